@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Classify: from what was seen of an attempt to a Fault.
+
+package health
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+)
+
+// Evidence is what is known of a failed attempt besides the error that the
+// transport returned. The zero value means that nothing is known, which makes
+// every answer a careful one.
+type Evidence struct {
+	// Context is the error of the client's request context, nil while the
+	// client waits. It is looked at first: errors.Is(err,
+	// context.DeadlineExceeded) also holds for time-outs that are the origin's.
+	Context error
+	// Client is the error that reading the request's body from the client
+	// gave, nil if there was none.
+	Client error
+
+	// Dialing tells that the error comes from the dial.
+	Dialing bool
+	// Connected tells that the attempt got a connection, TLS included. If
+	// false (and Watched is true), nothing of the request can have been sent.
+	Connected bool
+	// Watched tells whether connections are observed at all. Transports that
+	// are not (FastCGI, other modules) give Connected no meaning.
+	Watched bool
+
+	// Conn is the connection; nil if it is not watched.
+	Conn *Conn
+	// SentBefore and ReceivedBefore are Conn's counts when the attempt got it.
+	SentBefore, ReceivedBefore int64
+	Reused                     bool
+	Idle                       time.Duration
+	// Multiplexed tells that other requests share the connection (HTTP/2), so
+	// that its counts say nothing about this one unless they are zero.
+	Multiplexed bool
+	// Uploaded tells that the request was handed over completely.
+	Uploaded bool
+	// Unprocessed tells that the origin refused the request unprocessed, which
+	// net/http's HTTP/2 client knows but does not always say.
+	Unprocessed bool
+	// InBody tells that the response's header had been received.
+	InBody bool
+}
+
+// Classify turns a failed attempt into a Fault. The rules and their order are
+// those of HEALTH.md section 3.3; what the client did comes before anything an
+// origin can be blamed for.
+func Classify(err error, ev Evidence) Fault {
+	f := Fault{
+		Side: SideUpstream, Weight: 1, Err: err,
+		Reused: ev.Reused, Idle: ev.Idle, Sent: -1, Received: -1,
+	}
+	if ev.Conn != nil {
+		f.Sent = ev.Conn.Sent() - ev.SentBefore
+		f.Received = ev.Conn.Received() - ev.ReceivedBefore
+	}
+	f.Phase, f.Safety = phaseOf(&f, ev)
+
+	switch {
+	case ev.Client != nil, errors.Is(ev.Context, context.Canceled):
+		return f.blameClient()
+	case ev.Context != nil:
+		f.Cause, f.Side, f.Weight, f.Safety = Timeout, SideProxy, 0, Never
+		return f
+	case ev.Dialing:
+		return classifyDial(f)
+	case f.Phase == PhaseTLS:
+		return classifyTLS(f)
+	}
+	return classifyExchange(f, ev)
+}
+
+func (f Fault) blameClient() Fault {
+	f.Cause, f.Side, f.Weight, f.Safety = ClientGone, SideClient, 0, Never
+	return f
+}
+
+// phaseOf says how far the attempt came and, from that alone, who may retry.
+func phaseOf(f *Fault, ev Evidence) (Phase, Safety) {
+	switch {
+	case ev.Dialing:
+		return PhaseDial, Unsent
+	case ev.InBody:
+		return PhaseBody, IfIdempotent
+	case ev.Watched && !ev.Connected:
+		return PhaseTLS, Unsent
+	}
+	safety := IfIdempotent
+	if f.Sent == 0 && f.Received <= 0 {
+		safety = Unsent
+	}
+	switch {
+	case f.Received > 0 && !ev.Multiplexed:
+		return PhaseHeaders, IfIdempotent
+	case ev.Reused && !ev.Multiplexed:
+		return PhaseStale, safety
+	case !ev.Uploaded:
+		return PhaseWrite, safety
+	}
+	return PhaseWait, safety
+}
+
+// classifyDial covers everything up to an established TCP connection: nothing
+// was sent, whatever the reason.
+func classifyDial(f Fault) Fault {
+	var dns *net.DNSError
+	switch err := f.Err; {
+	case isOutOfPorts(err):
+		return f.local(LocalPorts)
+	case isOutOfFiles(err):
+		return f.local(LocalFiles)
+	case isOutOfMemory(err):
+		return f.local(LocalMemory)
+	case errors.As(err, &dns):
+		// A name that does not resolve is the resolver's or the
+		// configuration's fault; another origin may have an address.
+		f.Cause, f.Side, f.Weight = DNS, SideProxy, 0
+	case isRefused(err), isNoSocket(err):
+		f.Cause = Refused
+	case isReset(err):
+		f.Cause = Reset
+	case isUnreachable(err):
+		f.Cause, f.Side, f.Weight = Unreachable, SideNetwork, 0.5
+	case isTimeout(err):
+		f.Cause, f.Side = Timeout, SideNetwork
+	default:
+		f.Cause = Unknown
+	}
+	return f
+}
+
+// local is a shortage of this host. Another origin would not help, and no
+// origin may be blamed.
+func (f Fault) local(c Cause) Fault {
+	f.Cause, f.Side, f.Weight, f.Safety = c, SideProxy, 0, Never
+	return f
+}
+
+// classifyExchange covers everything after a connection was established.
+func classifyExchange(f Fault, ev Evidence) Fault {
+	if ev.Unprocessed {
+		f.Cause, f.Weight, f.Safety = RefusedStream, 0, Unprocessed
+		return f
+	}
+	if g, ok := classifyHTTP2(f); ok {
+		return g
+	}
+	if g, ok := classifyQUIC(f); ok {
+		return g
+	}
+	if cause, ok := tlsCause(f.Err); ok {
+		// TLS 1.3 lets a server reject the client's certificate after the
+		// handshake: then nothing is retried unless it could be anyway.
+		f.Cause = cause
+		return f
+	}
+	switch kind := endOf(f, ev); {
+	case kind == EndReset:
+		f.Cause = Reset
+	case kind == EndFIN:
+		f.Cause = Closed
+	case isTimeout(f.Err):
+		f.Cause = Timeout
+	case isProtocol(f.Err):
+		f.Cause = Protocol
+	case kind == EndTimer:
+		f.Cause, f.Side = Timeout, SideNetwork
+	default:
+		f.Cause = Unknown
+	}
+	return f.weighStale()
+}
+
+// endOf prefers the connection's own first event over the error, which may only
+// echo it.
+func endOf(f Fault, ev Evidence) EndKind {
+	if ev.Conn != nil {
+		if k := ev.Conn.End().Kind; k == EndReset || k == EndFIN || k == EndTimer {
+			return k
+		}
+	}
+	switch {
+	case isReset(f.Err):
+		return EndReset
+	case errors.Is(f.Err, io.EOF), errors.Is(f.Err, io.ErrUnexpectedEOF), isServerClosedIdle(f.Err):
+		return EndFIN
+	}
+	return Alive
+}
+
+// weighStale spares origins that close idle connections. Nothing sent: the race
+// that every keep-alive has. Something sent: most often the same race, sometimes
+// a crash.
+func (f Fault) weighStale() Fault {
+	if f.Phase != PhaseStale || (f.Cause != Reset && f.Cause != Closed) {
+		return f
+	}
+	f.Weight = 0.25
+	if f.Safety == Unsent {
+		f.Weight = 0
+	}
+	return f
+}
+
+func isTimeout(err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || isTimedOut(err) {
+		return true
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Faults that the HTTP layers report: HTTP/2, HTTP/3, broken HTTP/1, statuses.
+
+package health
+
+import (
+	"errors"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/net/http2"
+)
+
+// classifyHTTP2 reads stream errors and GOAWAY. Two HTTP/2 clients may be at
+// work (x/net's and the one bundled with net/http); the bundled one's types are
+// not exported, so some are known only by their text.
+func classifyHTTP2(f Fault) (Fault, bool) {
+	var stream http2.StreamError
+	if errors.As(f.Err, &stream) {
+		return f.streamReset(stream.Code), true
+	}
+	var goAway http2.GoAwayError
+	if errors.As(f.Err, &goAway) {
+		return f.goAway(goAway.ErrCode == http2.ErrCodeEnhanceYourCalm), true
+	}
+	msg := f.Err.Error()
+	switch {
+	case strings.Contains(msg, "http2: Transport: cannot retry err ["):
+		return f.opaqueHTTP2(msg), true
+	case strings.Contains(msg, "http2: Transport received GOAWAY from server"):
+		// Said only of streams above the last one that the origin accepted.
+		f = f.goAway(strings.Contains(msg, "ENHANCE_YOUR_CALM"))
+		f.Safety = Unprocessed
+		return f, true
+	case strings.Contains(msg, "server sent GOAWAY and closed the connection"):
+		return f.goAway(strings.Contains(msg, "ErrCode=ENHANCE_YOUR_CALM")), true
+	case strings.Contains(msg, "http2: client connection lost"):
+		f.Cause, f.Side = Timeout, SideNetwork // its ping was not answered
+		return f, true
+	case strings.Contains(msg, "http2: ") && isHTTP2Violation(msg):
+		f.Cause = Protocol
+		return f, true
+	}
+	return f, false
+}
+
+func (f Fault) streamReset(code http2.ErrCode) Fault {
+	switch code {
+	case http2.ErrCodeRefusedStream:
+		f.Cause, f.Weight, f.Safety = RefusedStream, 0, Unprocessed
+	case http2.ErrCodeEnhanceYourCalm:
+		f.Cause, f.Weight = Overloaded, 0
+	case http2.ErrCodeProtocol, http2.ErrCodeFlowControl, http2.ErrCodeFrameSize, http2.ErrCodeCompression:
+		f.Cause = Protocol
+	default:
+		f.Cause = Reset
+	}
+	return f
+}
+
+// goAway is an origin that ends the connection. Streams up to the last id may
+// have been acted on.
+func (f Fault) goAway(calm bool) Fault {
+	f.Cause, f.Weight = GoAway, 0
+	if calm {
+		f.Cause = Overloaded
+	}
+	return f
+}
+
+// opaqueHTTP2 is what is left of a refused request whose body could not be
+// rewound: only the text tells why.
+func (f Fault) opaqueHTTP2(msg string) Fault {
+	switch {
+	case strings.Contains(msg, "GOAWAY"), strings.Contains(msg, "conn not usable"):
+		f.Cause, f.Weight, f.Safety = GoAway, 0, Unprocessed
+	case strings.Contains(msg, "REFUSED_STREAM"):
+		f.Cause, f.Weight, f.Safety = RefusedStream, 0, Unprocessed
+	default:
+		f.Cause = Protocol
+	}
+	return f
+}
+
+func isHTTP2Violation(msg string) bool {
+	for _, s := range []string{"connection error: ", "malformed", "invalid", "PROTOCOL_ERROR"} {
+		if strings.Contains(msg, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// classifyQUIC reads the errors of an HTTP/3 origin (RFC 9114 section 8.1, RFC
+// 9000 section 20).
+func classifyQUIC(f Fault) (Fault, bool) {
+	var h3 *http3.Error
+	var reset *quic.StatelessResetError
+	var idle *quic.IdleTimeoutError
+	var handshake *quic.HandshakeTimeoutError
+	var transport *quic.TransportError
+	var app *quic.ApplicationError
+	switch {
+	case errors.As(f.Err, &h3):
+		return f.http3(h3.ErrorCode), true
+	case errors.As(f.Err, &reset):
+		f.Cause = Reset
+	case errors.As(f.Err, &handshake):
+		f.Cause, f.Phase, f.Safety, f.Side = Timeout, PhaseDial, Unsent, SideNetwork
+	case errors.As(f.Err, &idle):
+		f.Cause, f.Side = Timeout, SideNetwork
+	case errors.As(f.Err, &transport):
+		f.Cause = Protocol
+		if transport.ErrorCode == quic.ConnectionRefused {
+			f.Cause, f.Safety = Refused, Unprocessed
+		}
+	case errors.As(f.Err, &app):
+		return f.http3(http3.ErrCode(app.ErrorCode)), true
+	default:
+		return f, false
+	}
+	return f, true
+}
+
+func (f Fault) http3(code http3.ErrCode) Fault {
+	switch code {
+	case http3.ErrCodeRequestRejected:
+		f.Cause, f.Weight, f.Safety = RefusedStream, 0, Unprocessed
+	case http3.ErrCodeNoError:
+		f.Cause, f.Weight = GoAway, 0
+	case http3.ErrCodeExcessiveLoad:
+		f.Cause, f.Weight = Overloaded, 0
+	case http3.ErrCodeInternalError, http3.ErrCodeRequestCanceled, http3.ErrCodeRequestIncomplete:
+		f.Cause = Reset
+	default:
+		f.Cause = Protocol
+	}
+	return f
+}
+
+// isProtocol recognises answers that are not HTTP. net/http gives most of them
+// only a text.
+func isProtocol(err error) bool {
+	var proto textproto.ProtocolError
+	if errors.As(err, &proto) || errors.Is(err, http.ErrSchemeMismatch) {
+		return true
+	}
+	msg := err.Error()
+	for _, s := range []string{
+		"malformed ", "server response headers exceeded", "server replied with more than",
+		"transport connection broken", "invalid ", "chunk", "http: unexpected ", "too many 1xx",
+		"line too long", "header too long", "bad Content-Length", "suspiciously long",
+	} {
+		if strings.Contains(msg, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// isServerClosedIdle recognises net/http's errServerClosedIdle, which is not
+// exported.
+func isServerClosedIdle(err error) bool {
+	return strings.Contains(err.Error(), "http: server closed idle connection")
+}
+
+// ClassifyStatus turns a gateway error that the origin answered into a Fault: a
+// 502 or 504, or a 503 which says nothing about when to come back, counts
+// against it; a 503 with Retry-After and a 429 are push-back, which is a matter
+// for limits and not for health.
+func ClassifyStatus(status int, retryAfter time.Duration, ev Evidence) Fault {
+	f := Fault{
+		Cause: Status, Phase: PhaseHeaders, Side: SideUpstream, Weight: 1,
+		Safety: IfIdempotent, Reused: ev.Reused, Idle: ev.Idle, Sent: -1, Received: -1,
+		StatusCode: status, RetryAfter: retryAfter,
+	}
+	if ev.Conn != nil {
+		f.Sent = ev.Conn.Sent() - ev.SentBefore
+		f.Received = ev.Conn.Received() - ev.ReceivedBefore
+	}
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && retryAfter > 0 {
+		f.Cause, f.Weight = Overloaded, 0
+	}
+	return f
+}
