@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Exchange follows one client's request through its attempts.
+
+package failover
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// Action is what was done about a fault.
+type Action string
+
+// The actions.
+const (
+	Retried Action = "retried" // the request was sent again
+	GaveUp  Action = "gave_up" // no other attempt was made
+)
+
+// Reason says why the guard gave up. It is empty for a retry.
+type Reason string
+
+// The reasons to give up.
+const (
+	ReasonUnsafe    Reason = "not_idempotent"     // the origin may have acted on the request
+	ReasonNotKept   Reason = "body_not_kept"      // the beginning of the request's body is gone
+	ReasonAttempts  Reason = "attempts_used_up"   // attempts was reached
+	ReasonDeadline  Reason = "deadline"           // within was reached
+	ReasonNoOther   Reason = "no_other_origin"    // the same origin would answer the same
+	ReasonFutile    Reason = "retry_is_futile"    // a shortage of this host, or nobody is waiting
+	ReasonCommitted Reason = "response_committed" // part of the response has reached the client
+	ReasonOff       Reason = "failover_off"       // the configuration allows one attempt
+)
+
+// Decision is the answer to a fault. Wait is how long to wait before the next
+// attempt, for a retry.
+type Decision struct {
+	Action Action
+	Reason Reason
+	Wait   time.Duration
+}
+
+// Retry tells whether the request is to be sent again.
+func (d Decision) Retry() bool { return d.Action == Retried }
+
+// Record is one fault of an exchange with what was done about it.
+type Record struct {
+	health.Fault
+	Upstream string
+	Attempt  int
+	Decision Decision
+}
+
+// Exchange is one client's request: when it began, what was tried, what went
+// wrong. It belongs to the goroutine that serves the request.
+type Exchange struct {
+	policy     *Policy
+	start      time.Time
+	idempotent bool
+
+	attempts int
+	free     int
+	again    int // retries that had to go to an origin already tried
+
+	// tried holds the origins that failed, with how often; bounded by
+	// MaxAttempts + FreeAttempts and the proxy's own limit of retries.
+	tried     []triedOrigin
+	lastTried string
+	// records grows by one for each fault, so it has the same bound.
+	records []Record
+}
+
+type triedOrigin struct {
+	upstream string
+	times    int
+}
+
+// Begin starts the clock of an exchange.
+func (e *Exchange) Begin(now time.Time) { e.start = now }
+
+// Adopt gives the exchange its policy. Later calls change nothing: a request
+// has one policy, whatever passes it on.
+func (e *Exchange) Adopt(p *Policy, idempotent bool, now time.Time) {
+	if e.policy != nil {
+		return
+	}
+	if e.start.IsZero() {
+		e.start = now
+	}
+	e.policy, e.idempotent = p, idempotent
+}
+
+// Attempt counts a new attempt and returns its number, from 1.
+func (e *Exchange) Attempt() int {
+	e.attempts++
+	return e.attempts
+}
+
+// Attempts is how many attempts were begun.
+func (e *Exchange) Attempts() int { return e.attempts }
+
+// Idempotent tells whether the request may be sent again after an origin may
+// have acted on it.
+func (e *Exchange) Idempotent() bool { return e.idempotent }
+
+// Tried is how often upstream has failed in this exchange.
+func (e *Exchange) Tried(upstream string) int {
+	for _, t := range e.tried {
+		if t.upstream == upstream {
+			return t.times
+		}
+	}
+	return 0
+}
+
+// AnyTried tells whether any attempt has failed.
+func (e *Exchange) AnyTried() bool { return len(e.tried) > 0 }
+
+// LastTried is the origin that failed last.
+func (e *Exchange) LastTried() string { return e.lastTried }
+
+// Records returns what went wrong so far, oldest first. The caller must not
+// keep it.
+func (e *Exchange) Records() []Record { return e.records }
+
+// Last returns the latest record; nil if nothing has gone wrong.
+func (e *Exchange) Last() *Record {
+	if len(e.records) == 0 {
+		return nil
+	}
+	return &e.records[len(e.records)-1]
+}
+
+// Situation is what Decide needs to know besides the fault.
+type Situation struct {
+	// Address is the origin as it was dialled, for the record; the name under
+	// which it counts as tried may be a placeholder.
+	Address string
+	// Untried is how many available origins have not failed in this exchange;
+	// the one at fault does not count.
+	Untried int
+	// Whole tells that the request's body can be sent from its first byte.
+	Whole bool
+	// Committed tells that part of the response has gone to the client.
+	Committed bool
+}
+
+// Decide says what to do about a fault of upstream and records it.
+func (e *Exchange) Decide(f health.Fault, upstream string, s Situation, now time.Time) Decision {
+	e.markTried(upstream)
+	if f.Phase == health.PhaseStale && e.free < FreeAttempts {
+		e.free++
+	}
+	d := Decision{Action: GaveUp, Reason: e.refusal(f, s, now)}
+	if d.Reason == "" {
+		d = e.retryAfter(e.backoff(s), now)
+	}
+	e.Note(f, s.Address, d)
+	return d
+}
+
+// Note records a fault that was decided elsewhere: one that net/http retried by
+// itself, or one of a committed response.
+func (e *Exchange) Note(f health.Fault, upstream string, d Decision) {
+	e.records = append(e.records, Record{Fault: f, Upstream: upstream, Attempt: e.attempts, Decision: d})
+}
+
+func (e *Exchange) markTried(upstream string) {
+	e.lastTried = upstream
+	for i := range e.tried {
+		if e.tried[i].upstream == upstream {
+			e.tried[i].times++
+			return
+		}
+	}
+	e.tried = append(e.tried, triedOrigin{upstream, 1})
+}
+
+// refusal names the reason not to try again; empty if there is none. What keeps
+// a request from being executed twice comes first.
+func (e *Exchange) refusal(f health.Fault, s Situation, now time.Time) Reason {
+	switch {
+	case s.Committed:
+		return ReasonCommitted
+	case f.Safety == health.Never:
+		return ReasonFutile
+	case f.Safety == health.IfIdempotent && !e.idempotent:
+		return ReasonUnsafe
+	case e.policy.Attempts <= 1:
+		return ReasonOff
+	case !s.Whole:
+		return ReasonNotKept
+	case e.attempts-e.free >= e.policy.Attempts:
+		return ReasonAttempts
+	case s.Untried == 0 && (f.Trip || f.StatusCode != 0 || f.Cause == health.Overloaded):
+		// A certificate does not change within seconds, and an origin that
+		// says it cannot do more must not be asked for more at once.
+		return ReasonNoOther
+	}
+	return ""
+}
+
+// The waits before an origin is tried that has failed already: 50 ms, 200 ms,
+// 800 ms, each less up to half of it at random. Their sum is about the gap that
+// a restarting process leaves, and random so that the requests which one crash
+// has hit do not come back together.
+const (
+	backoffBase   = 50 * time.Millisecond
+	backoffFactor = 4
+	backoffMax    = 800 * time.Millisecond
+)
+
+// retryAfter retries after wait, unless that is later than the policy allows.
+func (e *Exchange) retryAfter(wait time.Duration, now time.Time) Decision {
+	if now.Add(wait).Sub(e.start) >= e.policy.Within {
+		return Decision{Action: GaveUp, Reason: ReasonDeadline}
+	}
+	return Decision{Action: Retried, Wait: wait}
+}
+
+// backoff is zero while there is another origin: waiting would help nobody.
+func (e *Exchange) backoff(s Situation) time.Duration {
+	if s.Untried > 0 {
+		return 0
+	}
+	wait := backoffBase
+	for range e.again {
+		wait = min(wait*backoffFactor, backoffMax)
+	}
+	e.again++
+	return wait/2 + rand.N(wait/2+1)
+}

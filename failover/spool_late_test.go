@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Reads that end after their attempt is over, and readers that wait for them.
+
+package failover
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+)
+
+// A reader that waits for a read of the source wakes up when it is fenced, also
+// if it asked for that read, and when the read has brought something.
+func TestSpoolWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := newSpoolGate()
+		s := newTestSpool(t, gate, spoolInMemory)
+		one := mustSpoolReader(t, s)
+		first := spoolGo(one, 8)
+		<-gate.entered
+		two := mustSpoolReader(t, s)
+		second := spoolGo(two, 8)
+		synctest.Wait()
+		_ = two.Close()
+		if got := <-second; got.err != ErrFenced {
+			t.Errorf("closed while waiting: got %v, want ErrFenced", got)
+		}
+		three := mustSpoolReader(t, s)
+		third := spoolGo(three, 8)
+		synctest.Wait()
+		fourth := spoolGo(mustSpoolReader(t, s), 8)
+		if got := <-third; got.err != ErrFenced {
+			t.Errorf("replaced while waiting: got %v, want ErrFenced", got)
+		}
+		synctest.Wait()
+		if got := <-first; got != (spoolRead{"", ErrFenced}) {
+			t.Errorf("fenced while its read was under way: got %v, want ErrFenced", got)
+		}
+		gate.give <- spoolGift{"late", nil}
+		if got := <-fourth; got != (spoolRead{"late", nil}) {
+			t.Errorf("waiting: got %v, want what the late read brought", got)
+		}
+	})
+}
+
+// An end that a read for a fenced reader finds belongs to the body as well, and
+// a read that finds nothing lets the one that waits read.
+func TestSpoolLateEnd(t *testing.T) {
+	for _, end := range []error{io.EOF, errSpoolClient, nil} {
+		synctest.Test(t, func(t *testing.T) {
+			gate := newSpoolGate()
+			s := newTestSpool(t, gate, spoolInMemory)
+			stale := spoolGo(mustSpoolReader(t, s), 8)
+			<-gate.entered
+			next := spoolGo(mustSpoolReader(t, s), 8)
+			synctest.Wait()
+			gate.give <- spoolGift{"", end}
+			<-stale
+			want := spoolRead{"", end}
+			if end == nil {
+				<-gate.entered
+				want.data = "x"
+				gate.give <- spoolGift{"x", nil}
+			}
+			if got := <-next; got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// What a read brings after its attempt is over is there for the next attempt,
+// wherever it has to go, and the stale reader does not wait for it.
+func TestSpoolLateBytes(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		cfg      SpoolConfig
+		abandon  bool // before anything is read
+		overflow bool
+	}{
+		{"memory", SpoolConfig{Memory: 100}, false, false},
+		{"file", SpoolConfig{Memory: 4, File: 100}, false, false},
+		{"file only", SpoolConfig{File: 100}, false, false},
+		{"across", SpoolConfig{Memory: 2, File: 100}, false, false},
+		{"exactly room", SpoolConfig{Memory: 10}, false, false},
+		{"no room", SpoolConfig{Memory: 4}, false, true},
+		{"nothing is kept", SpoolConfig{}, false, false},
+		{"abandoned", SpoolConfig{Memory: 100}, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			gate := newSpoolGate()
+			src := io.MultiReader(strings.NewReader("body"), gate, strings.NewReader("!"))
+			want := "body late!"
+			if tc.abandon || tc.cfg.limit() == 0 {
+				src, want = io.MultiReader(gate, strings.NewReader("!")), " late!"
+			}
+			s := newTestSpool(t, src, tc.cfg)
+			if tc.abandon {
+				s.Abandon()
+			}
+			one := mustSpoolReader(t, s)
+			spoolReadN(t, one, len(want)-len(" late!"))
+			stale := spoolGo(one, 8)
+			<-gate.entered
+			_ = one.Close()
+			if got := <-stale; got != (spoolRead{"", ErrFenced}) {
+				t.Errorf("stale: got %v, want ErrFenced", got)
+			}
+			_ = mustSpoolReader(t, s).Close()
+			gate.give <- spoolGift{" late", io.EOF}
+			if got, err := io.ReadAll(mustSpoolReader(t, s)); err != nil || string(got) != want {
+				t.Errorf("got %q, %v; want %q", got, err, want)
+			}
+			if s.Whole() == (tc.abandon || tc.overflow || tc.cfg.limit() == 0) {
+				t.Errorf("afterwards: got whole %v", s.Whole())
+			}
+			if (s.Overflow() != nil) != tc.overflow {
+				t.Errorf("overflow: got %v", s.Overflow())
+			}
+		})
+	}
+}
+
+// Late bytes reach the live reader although keeping was given up before they
+// came and all else was released.
+func TestSpoolAbandonWhileLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, cfg := range []SpoolConfig{{Memory: 100}, {Memory: 4, File: 100}, {Memory: 2, File: 100}} {
+			gate := newSpoolGate()
+			s := newTestSpool(t, io.MultiReader(strings.NewReader("body"), gate, strings.NewReader("!")), cfg)
+			one := mustSpoolReader(t, s)
+			spoolReadN(t, one, 2)
+			spoolReadN(t, one, 2)
+			stale := spoolGo(one, 8)
+			<-gate.entered
+			two := mustSpoolReader(t, s)
+			got := spoolReadN(t, two, 4)
+			s.Abandon()
+			if len(s.mem.chunks) > s.mem.passed || s.file != nil {
+				t.Error("passed, but still kept")
+			}
+			next := spoolGo(two, 8)
+			synctest.Wait()
+			gate.give <- spoolGift{" late", io.EOF}
+			<-stale
+			got = append(got, (<-next).data...)
+			rest, err := io.ReadAll(two)
+			if all := string(got) + string(rest); all != "body late!" || err != nil {
+				t.Errorf("got %q, %v", all, err)
+			}
+			if spoolChunks(s) != 0 || spoolHasFile(s) {
+				t.Error("passed, but the late bytes are still there")
+			}
+		}
+	})
+}
+
+func TestSpoolCloseWhileReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := newSpoolGate()
+		s := NewSpool(gate, nil, spoolInMemory)
+		stale := spoolGo(mustSpoolReader(t, s), 8)
+		<-gate.entered
+		next := spoolGo(mustSpoolReader(t, s), 8)
+		synctest.Wait()
+		s.Close()
+		s.Close()
+		if got := <-next; got.err != ErrFenced {
+			t.Errorf("waiting: got %v, want ErrFenced", got)
+		}
+		gate.give <- spoolGift{"dropped", nil}
+		if got := <-stale; got != (spoolRead{"", ErrFenced}) {
+			t.Errorf("reading: got %v, want ErrFenced", got)
+		}
+		if spoolChunks(s) != 0 || s.Whole() {
+			t.Error("kept after Close")
+		}
+		if _, err := s.Reader(); !errors.Is(err, ErrNotKept) {
+			t.Errorf("Reader: got %v, want ErrNotKept", err)
+		}
+		if _, err := s.Drain(1); err != ErrFenced {
+			t.Errorf("Drain: got %v, want ErrFenced", err)
+		}
+	})
+}
+
+func TestSpoolDrainWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := newSpoolGate()
+		s := newTestSpool(t, io.MultiReader(gate, strings.NewReader("rest")), spoolInMemory)
+		stale := spoolGo(mustSpoolReader(t, s), 8)
+		<-gate.entered
+		var n int64
+		var err error
+		drained := make(chan struct{})
+		go func() {
+			n, err = s.Drain(100)
+			close(drained)
+		}()
+		synctest.Wait()
+		gate.give <- spoolGift{"late", io.EOF}
+		<-drained
+		if got := <-stale; got.err != ErrFenced {
+			t.Errorf("stale: got %v, want ErrFenced", got)
+		}
+		if n != 4 || err != nil || s.Received() != 8 {
+			t.Errorf("got %d, %v, received %d; want 4, nil, 8", n, err, s.Received())
+		}
+	})
+}
+
+func TestSpoolDrainEndsWithClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := newSpoolGate()
+		s := newTestSpool(t, gate, spoolInMemory)
+		done := make(chan error)
+		go func() {
+			_, err := s.Drain(100)
+			done <- err
+		}()
+		<-gate.entered
+		s.Close()
+		gate.give <- spoolGift{"x", nil}
+		if err := <-done; err != ErrFenced {
+			t.Errorf("got %v, want ErrFenced", err)
+		}
+	})
+}
