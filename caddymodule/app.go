@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package caddymodule plugs Reset Guard into Caddy: configuration, life cycle,
+// logs. What it decides with lies in packages that do not know Caddy.
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/resetguard/caddy-resetguard/diagnose"
+)
+
+const appName = "reset_guard"
+
+func init() {
+	caddy.RegisterModule(App{})
+	httpcaddyfile.RegisterGlobalOption(appName, parseApp)
+}
+
+// App is what all sites of a server share: the fault log, whose rate is bounded
+// for all of them together. It is loaded when a site needs it and has no
+// options.
+type App struct {
+	faults *faultLog
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  appName,
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision prepares the fault log.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.faults = &faultLog{logger: ctx.Logger(), burst: diagnose.NewBurst(diagnose.BurstConfig{})}
+	return nil
+}
+
+// summaryInterval is how often suppressed lines are looked for. It is short
+// against the window of the bound (10 s), so that a sum comes soon after it.
+const summaryInterval = 2 * time.Second
+
+// Start begins to sum up what the fault log leaves out.
+func (a *App) Start() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel, a.done = cancel, make(chan struct{})
+	go a.sumUp(ctx)
+	return nil
+}
+
+func (a *App) sumUp(ctx context.Context) {
+	defer close(a.done)
+	ticker := time.NewTicker(summaryInterval)
+	defer ticker.Stop()
+	var sums []diagnose.Summary
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			sums = a.faults.burst.Due(now, sums[:0])
+			a.faults.summaries(sums)
+		}
+	}
+}
+
+// Stop writes the last sums.
+func (a *App) Stop() error {
+	if a.cancel == nil {
+		return nil
+	}
+	a.cancel()
+	<-a.done
+	a.faults.summaries(a.faults.burst.Flush(time.Now()))
+	return nil
+}
+
+// loadFaultLog returns the fault log that all sites share.
+func loadFaultLog(ctx caddy.Context) (*faultLog, error) {
+	app, err := ctx.App(appName)
+	if err != nil {
+		return nil, fmt.Errorf("loading the app %s: %w", appName, err)
+	}
+	return app.(*App).faults, nil
+}
+
+// parseApp reads the global option, which so far only names the app. Syntax:
+//
+//	{
+//	    reset_guard
+//	}
+func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // consume the option's name
+	if existing != nil {
+		return nil, d.Err("reset_guard already specified")
+	}
+	if d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	if d.NextBlock(0) {
+		return nil, d.Errf("unknown option '%s' of the global option reset_guard: it takes none", d.Val())
+	}
+	return httpcaddyfile.App{Name: appName, Value: []byte("{}")}, nil
+}
+
+// Interface guards
+var (
+	_ caddy.App         = (*App)(nil)
+	_ caddy.Provisioner = (*App)(nil)
+)

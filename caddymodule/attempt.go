@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// One attempt: its request, its view of the body, its connection.
+
+package caddymodule
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// attempt is one round trip to one origin. Its first part belongs to the
+// goroutine that serves the request; conn and uploaded are also used by those
+// in which net/http sends the body.
+type attempt struct {
+	ex        *exchange
+	transport *Transport
+	client    context.Context // the client's request: done when the client is gone
+	out       *http.Request
+	key       string // the upstream as configured
+	upstream  string // the upstream as dialled
+	trace     httptrace.ClientTrace
+	body      failover.Body
+	cancel    context.CancelCauseFunc // nil unless the origin may speak HTTP/2
+	// refused tells that HTTP/2 gave the request a second connection or stream
+	// of the same origin, which it does only for requests refused unprocessed.
+	refused bool
+	refusal health.Cause
+	inBody  bool
+
+	view      atomic.Pointer[connView]
+	firstView connView
+	uploaded  atomic.Bool
+}
+
+// connView is the connection of an attempt as it was when the attempt got it.
+type connView struct {
+	conn           *health.Conn // nil if it is not watched
+	sent, received int64
+	reused         bool
+	idle           time.Duration
+	multiplexed    bool
+	identity       net.Conn
+}
+
+// errRefusedUnprocessed ends an attempt whose request the origin has refused.
+var errRefusedUnprocessed = errors.New("the origin refused the request unprocessed")
+
+// begin makes the request of an attempt: its own view of the body, a trace that
+// tells its connection, and with HTTP/2 a way to stop it.
+func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
+	a := &ex.first
+	if ex.Attempt() > 1 {
+		a = new(attempt)
+	}
+	a.ex, a.transport, a.client = ex, t, req.Context()
+	a.name(req)
+
+	ctx := a.client
+	if t.mayMultiplex {
+		ctx, a.cancel = context.WithCancelCause(ctx)
+	}
+	if t.watched {
+		a.trace.GotConn = a.gotConn
+		ctx = httptrace.WithClientTrace(ctx, &a.trace)
+	}
+	if ctx == a.client && ex.spool == nil {
+		a.out = req
+		return a, nil
+	}
+	a.out = req.WithContext(ctx)
+	return a, a.attachBody()
+}
+
+func (a *attempt) name(req *http.Request) {
+	if di, ok := reverseproxy.GetDialInfo(req.Context()); ok {
+		a.upstream = di.Address
+		if di.Network != "tcp" {
+			a.upstream = di.String()
+		}
+		if di.Upstream != nil {
+			a.key = di.Upstream.String()
+		}
+	}
+	if a.upstream == "" {
+		a.upstream = req.URL.Host
+	}
+	if a.key == "" {
+		a.key = a.upstream
+	}
+	a.ex.upstream = a.upstream
+}
+
+// attachBody gives the request a reader of its own over the kept body.
+func (a *attempt) attachBody() error {
+	if a.ex.spool == nil {
+		return nil
+	}
+	body, err := a.openBody()
+	if err != nil {
+		return err
+	}
+	a.out.Body = body
+	if a.ex.Attempts() > 1 {
+		a.out.Trailer = body.Trailer()
+	}
+	if a.ex.Idempotent() {
+		// Lets net/http repeat a request of which nothing was sent. Requests
+		// that are not idempotent go without: HTTP/2 would also repeat those
+		// that ended in PROTOCOL_ERROR, which may have been executed.
+		a.out.GetBody = func() (io.ReadCloser, error) { return a.openBody() }
+	}
+	return nil
+}
+
+func (a *attempt) openBody() (*attemptBody, error) {
+	r, err := a.ex.spool.Reader()
+	if err != nil {
+		return nil, err
+	}
+	return &attemptBody{SpoolReader: r, attempt: a}, nil
+}
+
+// attemptBody is one attempt's view of the request's body.
+type attemptBody struct {
+	*failover.SpoolReader
+	attempt *attempt
+}
+
+func (b *attemptBody) Read(p []byte) (int, error) {
+	if !b.attempt.mayRepeat() {
+		b.attempt.ex.spool.Abandon()
+	}
+	n, err := b.SpoolReader.Read(p)
+	if err == io.EOF {
+		b.attempt.uploaded.Store(true)
+	}
+	return n, err
+}
+
+// mayRepeat tells whether the body can be of use once more. For a request that
+// is not idempotent that ends with the first byte sent, except on HTTP/2, where
+// the origin can refuse a stream unprocessed.
+func (a *attempt) mayRepeat() bool {
+	if a.ex.Idempotent() {
+		return true
+	}
+	v := a.view.Load()
+	return v != nil && (v.multiplexed || v.conn != nil && v.conn.Sent() == v.sent)
+}
+
+// gotConn is called by net/http in the goroutine of the round trip. A second
+// call means that net/http repeats the request by itself.
+func (a *attempt) gotConn(info httptrace.GotConnInfo) {
+	v := &a.firstView
+	prev := a.view.Load()
+	if prev != nil {
+		v = new(connView)
+	}
+	v.identity, v.reused = info.Conn, info.Reused
+	if info.WasIdle {
+		v.idle = info.IdleTime
+	}
+	v.multiplexed = a.transport.multiplexes || negotiatedHTTP2(info.Conn)
+	if v.conn = health.Unwrap(info.Conn); v.conn != nil {
+		v.sent, v.received = v.conn.Sent(), v.conn.Received()
+		if !v.multiplexed {
+			v.conn.AwaitHeader()
+		}
+	}
+	a.view.Store(v)
+	switch {
+	case prev != nil && v.multiplexed && a.cancel != nil:
+		a.stopHTTP2(prev, v)
+	case prev != nil:
+		a.noteHidden(prev)
+	case v.multiplexed && a.out.Body == nil && !a.ex.Idempotent():
+		// HTTP/2 repeats a request without a body on its own, even after
+		// PROTOCOL_ERROR, which may mean that it was executed. With a body,
+		// though an empty one, it returns the error instead. The request is
+		// still ours: net/http reads Body after this call, in this goroutine.
+		a.out.Body = emptyBody{}
+	}
+}
+
+// emptyBody is a body without bytes that is not known to be empty.
+type emptyBody struct{}
+
+func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (emptyBody) Close() error             { return nil }
+
+func negotiatedHTTP2(c net.Conn) bool {
+	tc, ok := c.(*tls.Conn)
+	return ok && tc.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+// stopHTTP2 ends the attempt before the request goes out to the same origin
+// again: HTTP/2 would repeat it up to seven times, for a minute, where another
+// origin may answer at once. Nothing has been sent by then: the client checks
+// its context before it writes HEADERS.
+func (a *attempt) stopHTTP2(prev, now *connView) {
+	a.refused, a.refusal = true, health.RefusedStream
+	if prev.identity != now.identity {
+		a.refusal = health.GoAway // only a connection that ends is left for another
+	}
+	a.cancel(errRefusedUnprocessed)
+}
+
+// noteHidden records a fault that net/http has dealt with: an idle connection
+// that was closed as the request came, and a second one.
+func (a *attempt) noteHidden(prev *connView) {
+	var end error = errStaleConnection
+	if prev.conn != nil {
+		if e := prev.conn.End(); e.Err != nil {
+			end = e.Err
+		}
+	}
+	f := health.Classify(end, a.evidence(prev))
+	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.Retried})
+}
+
+var errStaleConnection = errors.New("an idle connection had been closed")
+
+func (a *attempt) evidence(v *connView) health.Evidence {
+	ev := health.Evidence{
+		Context:  a.client.Err(),
+		Watched:  a.transport.watched,
+		Uploaded: a.out.Body == nil || a.uploaded.Load(),
+		InBody:   a.inBody,
+	}
+	if a.ex.spool != nil {
+		ev.Client = a.ex.spool.SourceErr()
+	}
+	if v == nil {
+		return ev
+	}
+	ev.Connected = true
+	ev.Conn, ev.SentBefore, ev.ReceivedBefore = v.conn, v.sent, v.received
+	ev.Reused, ev.Idle, ev.Multiplexed = v.reused, v.idle, v.multiplexed
+	return ev
+}

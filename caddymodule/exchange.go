@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The exchange: what handler, selection, transport and matcher know together
+// of one client's request.
+
+package caddymodule
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+)
+
+// exchangeVarKey is where the exchange lies in a request's variables. Active
+// health checks have no variables, which is how they stay unguarded.
+const exchangeVarKey = "reset_guard.exchange"
+
+// exchange is one client's request on its way through Caddy's proxy. All its
+// fields belong to the goroutine that serves the request; what net/http's other
+// goroutines need lies in the attempt.
+type exchange struct {
+	failover.Exchange
+
+	// handled tells that a handler of ours waits for the outcome: it answers
+	// when all fails, and writes the log lines then.
+	handled bool
+	// asked tells that our selection policy was consulted.
+	asked bool
+	// committed tells that a response was handed over to Caddy's proxy.
+	committed bool
+	// pool is the list of origins that the policy chose from last; it belongs
+	// to the proxy and is only read.
+	pool reverseproxy.UpstreamPool
+	// spool keeps the request's body; nil if there is none.
+	spool *failover.Spool
+	// next is the latest decision, which the retry matcher repeats.
+	next failover.Decision
+	// clientErr is the error of reading the client's body, if the client can
+	// still be answered (too large, too slow).
+	clientErr error
+	// upstream is the address that was dialled last.
+	upstream string
+	// reported is how many records have been logged.
+	reported int
+
+	// first saves an allocation: most requests need one attempt.
+	first attempt
+}
+
+// exchangeOf finds the exchange of a request; nil if there is none.
+func exchangeOf(ctx context.Context) *exchange {
+	ex, _ := caddyhttp.GetVar(ctx, exchangeVarKey).(*exchange)
+	return ex
+}
+
+// untried counts the available origins that have not failed in this exchange,
+// without the one named, which is about to be counted as failed. If the pool is
+// not known (the selection policy is not ours), there might be one.
+func (ex *exchange) untried(except string) int {
+	if ex.pool == nil {
+		return 1
+	}
+	n := 0
+	for _, u := range ex.pool {
+		if name := u.String(); name != except && ex.Tried(name) == 0 && u.Available() {
+			n++
+		}
+	}
+	return n
+}
+
+// keepBody prepares the request's body for more than one attempt.
+func (ex *exchange) keepBody(r *http.Request, p *failover.Policy) {
+	if ex.spool != nil || r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	ex.spool = failover.NewSpool(r.Body, r.Trailer, failover.SpoolConfig{
+		Memory: p.ReplayMemory,
+		File:   p.ReplayFile,
+	})
+	if p.Attempts <= 1 {
+		ex.spool.Abandon()
+	}
+	if !ex.handled { // no handler of ours will close it
+		context.AfterFunc(r.Context(), ex.spool.Close)
+	}
+}
+
+// whole tells whether the body can be sent from its first byte.
+func (ex *exchange) whole() bool { return ex.spool == nil || ex.spool.Whole() }
+
+// pause waits before an origin is tried again, no longer than the client waits.
+func (ex *exchange) pause(ctx context.Context) error {
+	if ex.next.Wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(ex.next.Wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// close releases what the exchange keeps. Attempts that still read the body get
+// an error.
+func (ex *exchange) close() {
+	if ex.spool != nil {
+		ex.spool.Close()
+	}
+}
+
+// placeholder answers {http.reset_guard.*}. It is asked only when somebody logs
+// one, so that a healthy request pays nothing for it.
+func (ex *exchange) placeholder(key string) (any, bool) {
+	const prefix = "http.reset_guard."
+	if len(key) <= len(prefix) || key[:len(prefix)] != prefix {
+		return nil, false
+	}
+	last := ex.Last()
+	switch key[len(prefix):] {
+	case "attempts":
+		return ex.Attempts(), true
+	case "upstream":
+		return ex.upstream, true
+	case "cause":
+		if last == nil {
+			return "", true
+		}
+		return string(last.Cause), true
+	case "action":
+		if last == nil {
+			return "", true
+		}
+		return string(last.Decision.Action), true
+	}
+	return nil, false
+}
+
+// adoptExchange makes an exchange for a request that has passed no handler of
+// ours. It returns nil if the request is none of a client's: active health
+// checks have no variables.
+func adoptExchange(ctx context.Context) *exchange {
+	if ctx.Value(caddyhttp.VarsCtxKey) == nil {
+		return nil
+	}
+	ex := new(exchange)
+	caddyhttp.SetVar(ctx, exchangeVarKey, ex)
+	return ex
+}

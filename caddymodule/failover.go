@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The failover options, in JSON and in the Caddyfile.
+
+package caddymodule
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/dustin/go-humanize"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+)
+
+// Failover is what to do about faults of upstreams. Whatever is left out has
+// its default.
+type Failover struct {
+	// Whether to let faults pass. They are still explained in the log, and the
+	// client still gets a well-formed answer. Default: `false`.
+	Off bool `json:"off,omitempty"`
+
+	// How often a request is sent at the most, the first time included, each
+	// time to an upstream not yet tried while there is one. Default: `4`.
+	// Allowed: 1 to 20.
+	Attempts int `json:"attempts,omitempty"`
+
+	// How long after its arrival a request may still be sent again. Default:
+	// `5s`. Allowed: up to 10m.
+	Within caddy.Duration `json:"within,omitempty"`
+
+	// How much of a request's body is kept so that it can be sent again.
+	Replay *Replay `json:"replay,omitempty"`
+
+	// How much of a response is held back until it is safe to begin answering.
+	Hold *Hold `json:"hold,omitempty"`
+
+	// The request header fields that mark a request as safe to repeat although
+	// its method is not. An empty list means none. Default: `Idempotency-Key`
+	// and `X-Idempotency-Key`.
+	IdempotencyKey []string `json:"idempotency_key,omitzero"`
+
+	// The statuses of an upstream after which another one is tried. An empty
+	// list means none. Default: `502`, `503` and `504`.
+	RetryStatus []int `json:"retry_status,omitzero"`
+}
+
+// Replay bounds what is kept of a request's body.
+type Replay struct {
+	// How many bytes are kept in memory. Default: 1 MiB.
+	Memory int64 `json:"memory"`
+
+	// How many more bytes are kept in a temporary file. Default: 64 MiB.
+	File int64 `json:"file"`
+}
+
+// Hold bounds what is held back of a response.
+type Hold struct {
+	// How many bytes of the body are held; 0 holds nothing. Default: 64 KiB.
+	Size int64 `json:"size"`
+
+	// How long they are held after the response's header has come. Default:
+	// 25ms.
+	For caddy.Duration `json:"for"`
+}
+
+// policy makes of the options what the failover package works with.
+func (f *Failover) policy() failover.Policy {
+	p := failover.DefaultPolicy()
+	if f == nil {
+		return p
+	}
+	if f.Attempts != 0 {
+		p.Attempts = f.Attempts
+	}
+	if f.Within != 0 {
+		p.Within = time.Duration(f.Within)
+	}
+	if f.Replay != nil {
+		p.ReplayMemory, p.ReplayFile = f.Replay.Memory, f.Replay.File
+	}
+	if f.Hold != nil {
+		p.HoldBytes, p.HoldFor = f.Hold.Size, time.Duration(f.Hold.For)
+	}
+	if f.IdempotencyKey != nil {
+		p.IdempotencyKeys = f.IdempotencyKey
+	}
+	if f.RetryStatus != nil {
+		p.RetryStatus = f.RetryStatus
+	}
+	if f.Off {
+		p.Attempts, p.HoldBytes = 1, 0
+	}
+	return p
+}
+
+// unmarshalCaddyfile reads the block, with the dispenser at its name. Syntax:
+//
+//	failover off
+//	failover {
+//	    attempts        <number>
+//	    within          <duration>
+//	    replay          <memory> [<file>] | off
+//	    hold            <size> [<duration>] | off
+//	    idempotency_key <fields...> | off
+//	    retry_status    <codes...> | off
+//	}
+func (f *Failover) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		if d.Val() != "off" || d.NextArg() {
+			return d.Errf("failover takes 'off' or a block, not '%s'", d.Val())
+		}
+		f.Off = true
+		if nesting := d.Nesting(); d.NextBlock(nesting) {
+			return d.Err("failover off takes no block: remove 'off' or the block")
+		}
+		return nil
+	}
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		opt := d.Val()
+		if seen[opt] {
+			return d.Errf("%s already specified", opt)
+		}
+		seen[opt] = true
+		if err := f.unmarshalOption(d, opt); err != nil {
+			return err
+		}
+		if d.NextBlock(d.Nesting()) {
+			return d.Errf("%s takes no block", opt)
+		}
+	}
+	if err := f.policy().Validate(); err != nil {
+		return d.Errf("failover: %w", err)
+	}
+	return nil
+}
+
+func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return d.Errf("%s needs a value", opt)
+	}
+	off := len(args) == 1 && args[0] == "off"
+	switch opt {
+	case "attempts":
+		return parseCount(d, opt, args, &f.Attempts)
+	case "within":
+		return parseDurations(d, opt, args, &f.Within)
+	case "replay":
+		return f.unmarshalReplay(d, args, off)
+	case "hold":
+		return f.unmarshalHold(d, args, off)
+	case "idempotency_key":
+		return f.unmarshalKeys(d, args, off)
+	case "retry_status":
+		return f.unmarshalStatus(d, args, off)
+	}
+	return d.Errf("unknown option '%s' of failover: allowed are attempts, within, replay, hold, idempotency_key and retry_status", opt)
+}
+
+func (f *Failover) unmarshalReplay(d *caddyfile.Dispenser, args []string, off bool) error {
+	f.Replay = new(Replay)
+	if off {
+		return nil
+	}
+	if len(args) > 2 {
+		return d.Errf("replay takes a size in memory and a size in a file, got %d values", len(args))
+	}
+	if err := parseSize(d, "replay", args[0], &f.Replay.Memory); err != nil {
+		return err
+	}
+	f.Replay.File = failover.DefaultReplayFile
+	if len(args) == 2 {
+		return parseSize(d, "replay", args[1], &f.Replay.File)
+	}
+	return nil
+}
+
+func (f *Failover) unmarshalHold(d *caddyfile.Dispenser, args []string, off bool) error {
+	f.Hold = new(Hold)
+	if off {
+		return nil
+	}
+	if len(args) > 2 {
+		return d.Errf("hold takes a size and a duration, got %d values", len(args))
+	}
+	if err := parseSize(d, "hold", args[0], &f.Hold.Size); err != nil {
+		return err
+	}
+	f.Hold.For = caddy.Duration(failover.DefaultHoldFor)
+	if len(args) == 2 {
+		return parseDurations(d, "hold", args[1:], &f.Hold.For)
+	}
+	return nil
+}
+
+func (f *Failover) unmarshalKeys(d *caddyfile.Dispenser, args []string, off bool) error {
+	f.IdempotencyKey = []string{}
+	if off {
+		return nil
+	}
+	for _, name := range args {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return d.Errf("idempotency_key: '%s' is not the name of a header field", name)
+		}
+		f.IdempotencyKey = append(f.IdempotencyKey, http.CanonicalHeaderKey(name))
+	}
+	return nil
+}
+
+func (f *Failover) unmarshalStatus(d *caddyfile.Dispenser, args []string, off bool) error {
+	f.RetryStatus = []int{}
+	if off {
+		return nil
+	}
+	for _, arg := range args {
+		code, err := strconv.Atoi(arg)
+		if err != nil {
+			return d.Errf("retry_status: '%s' is not a status code", arg)
+		}
+		if slices.Contains(f.RetryStatus, code) {
+			return d.Errf("retry_status: %d is named twice", code)
+		}
+		f.RetryStatus = append(f.RetryStatus, code)
+	}
+	return nil
+}
+
+func parseCount(d *caddyfile.Dispenser, opt string, args []string, dst *int) error {
+	if len(args) != 1 {
+		return d.Errf("%s takes one number, got %d values", opt, len(args))
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < 1 {
+		return d.Errf("%s: '%s' is not a number from 1", opt, args[0])
+	}
+	*dst = n
+	return nil
+}
+
+func parseDurations(d *caddyfile.Dispenser, opt string, args []string, dst *caddy.Duration) error {
+	if len(args) != 1 {
+		return d.Errf("%s takes one duration, got %d values", opt, len(args))
+	}
+	v, err := caddy.ParseDuration(args[0])
+	if err != nil || v <= 0 {
+		return d.Errf("%s: '%s' is not a duration above zero, such as 5s or 25ms", opt, args[0])
+	}
+	*dst = caddy.Duration(v)
+	return nil
+}
+
+func parseSize(d *caddyfile.Dispenser, opt, arg string, dst *int64) error {
+	n, err := humanize.ParseBytes(arg)
+	if err != nil || n > 1<<62 {
+		return d.Errf("%s: '%s' is not a size, such as 64KiB or 1MiB", opt, arg)
+	}
+	*dst = int64(n)
+	return nil
+}

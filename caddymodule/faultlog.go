@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The fault log: one line for each fault, bounded in rate.
+
+package caddymodule
+
+import (
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/resetguard/caddy-resetguard/diagnose"
+	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// How a request ended, as its client saw it.
+const (
+	outcomeAnswered   = "answered"    // a complete response of an upstream
+	outcomeError      = "error"       // one well-formed error of this server
+	outcomeAborted    = "aborted"     // a response that broke off
+	outcomeClientGone = "client_gone" // nothing: the client was gone
+	outcomePending    = "pending"     // not known: no reset_guard handler is in front
+)
+
+// faultLog writes what the exchanges report. It is shared by all sites, so that
+// its bound holds for the server.
+type faultLog struct {
+	logger *zap.Logger
+	burst  *diagnose.Burst
+}
+
+// report writes the exchange's faults that were not written yet.
+func (ex *exchange) report(log *faultLog, r *http.Request, outcome string, status int) {
+	records := ex.Records()
+	if ex.reported == len(records) {
+		return
+	}
+	now := time.Now()
+	for _, rec := range records[ex.reported:] {
+		log.write(rec, r, outcome, status, now)
+	}
+	ex.reported = len(records)
+}
+
+func (l *faultLog) write(rec failover.Record, r *http.Request, outcome string, status int, now time.Time) {
+	if rec.Cause == health.ClientGone && outcome != outcomeError {
+		outcome = outcomeClientGone
+	}
+	c := l.logger.Check(levelOf(rec, outcome), "upstream fault")
+	if c == nil {
+		return
+	}
+	kind := diagnose.Kind{Upstream: rec.Upstream, Cause: rec.Cause, Phase: rec.Phase, Action: string(rec.Decision.Action)}
+	if !l.burst.Allow(kind, now) {
+		return
+	}
+	c.Write(faultFields(rec, r, outcome, status)...)
+}
+
+// levelOf is about who has to act: nobody for a client that left, somebody some
+// day for what was mended, somebody now for what a client has seen.
+func levelOf(rec failover.Record, outcome string) zapcore.Level {
+	switch {
+	case rec.Cause == health.ClientGone:
+		return zapcore.DebugLevel
+	case rec.Decision.Retry():
+		return zapcore.InfoLevel
+	case outcome == outcomeError, outcome == outcomeAborted:
+		return zapcore.ErrorLevel
+	}
+	return zapcore.WarnLevel
+}
+
+func faultFields(rec failover.Record, r *http.Request, outcome string, status int) []zap.Field {
+	fields := []zap.Field{
+		zap.String("upstream", rec.Upstream),
+		zap.String("cause", string(rec.Cause)),
+		zap.String("phase", string(rec.Phase)),
+		zap.String("side", string(rec.Side)),
+		zap.Int("attempt", rec.Attempt),
+		zap.String("action", string(rec.Decision.Action)),
+		zap.String("outcome", outcome),
+		zap.Bool("conn_reused", rec.Reused),
+		zap.Duration("idle", rec.Idle),
+		zap.Int64("bytes_sent", rec.Sent),
+		zap.Int64("bytes_received", rec.Received),
+		zap.String("request_id", requestID(r)),
+		zap.String("method", r.Method),
+		zap.String("host", clip(r.Host)),
+		zap.String("uri", clip(requestURI(r))),
+	}
+	if status != 0 {
+		fields = append(fields, zap.Int("status", status))
+	}
+	if rec.StatusCode != 0 {
+		fields = append(fields, zap.Int("upstream_status", rec.StatusCode))
+	}
+	if rec.Err != nil {
+		fields = append(fields, zap.String("error", clip(rec.Err.Error())))
+	}
+	if rec.Decision.Reason != "" {
+		fields = append(fields, zap.String("reason", string(rec.Decision.Reason)))
+	}
+	if !rec.Decision.Retry() || rec.Trip {
+		fields = append(fields, zap.String("hint", diagnose.Hint(rec.Fault)))
+	}
+	return fields
+}
+
+// maxLogText is how much of a text that a client or an origin chose goes into a
+// log line, in bytes.
+const maxLogText = 512
+
+func clip(s string) string {
+	if len(s) > maxLogText {
+		return s[:maxLogText] + "..."
+	}
+	return s
+}
+
+// requestURI is the client's, which the proxy's copy of the request keeps.
+func requestURI(r *http.Request) string {
+	if r.RequestURI != "" {
+		return r.RequestURI
+	}
+	return r.URL.RequestURI()
+}
+
+// summaries writes how many lines were left out.
+func (l *faultLog) summaries(sums []diagnose.Summary) {
+	for _, s := range sums {
+		l.logger.Warn("upstream faults summed up",
+			zap.Int("count", s.Suppressed),
+			zap.String("upstream", s.Upstream),
+			zap.String("cause", string(s.Cause)),
+			zap.String("phase", string(s.Phase)),
+			zap.String("action", s.Action),
+			zap.Time("first", s.First),
+			zap.Time("last", s.Last),
+		)
+	}
+}

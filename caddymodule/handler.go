@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The handler: begins the exchange, and has the last word when all fails.
+
+package caddymodule
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+func init() { caddy.RegisterModule(Handler{}) }
+
+// Handler stands in front of a reverse proxy that uses the `reset_guard`
+// transport. It answers when no upstream could, reads on what the client is
+// still uploading so that the answer arrives, and writes the log lines once it
+// is known how the request ended.
+//
+// It sets these placeholders, for use in access logs after the request was
+// handled (`log_append`):
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.reset_guard.attempts}` | How often the request was sent to an upstream
+// `{http.reset_guard.upstream}` | The upstream that it was sent to last
+// `{http.reset_guard.cause}` | The cause of the last fault; empty if there was none
+// `{http.reset_guard.action}` | What was done about it: `retried` or `gave_up`; empty if there was none
+type Handler struct {
+	// Whether to answer with a page of the guard's own when no upstream could.
+	// If `false`, or if an error route of the server matches, the error goes
+	// to Caddy's error handling. Default: `true`.
+	ErrorPage *bool `json:"error_page,omitempty"`
+
+	// The name by which this proxy identifies itself in the Proxy-Status field
+	// of its own answers. Default: `reset_guard`.
+	ProxyStatusName string `json:"proxy_status_name,omitempty"`
+
+	faults *faultLog
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.reset_guard",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision prepares the log.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	faults, err := loadFaultLog(ctx)
+	if err != nil {
+		return err
+	}
+	h.faults = faults
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	ex := &exchange{handled: true}
+	ex.Begin(time.Now())
+	outer := caddyhttp.GetVar(r.Context(), exchangeVarKey)
+	caddyhttp.SetVar(r.Context(), exchangeVarKey, ex)
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(ex.placeholder)
+	}
+	defer func() {
+		// Also runs when the proxy panics to abort a response.
+		caddyhttp.SetVar(r.Context(), exchangeVarKey, outer)
+		ex.report(h.faults, r, outcomeAborted, 0)
+		ex.close()
+	}()
+	if r.ContentLength != 0 {
+		w = &uploadWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex: ex}
+	}
+	return h.conclude(ex, w, r, next.ServeHTTP(w, r))
+}
+
+// conclude deals with what the proxy could not.
+func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request, err error) error {
+	if ex.clientErr != nil {
+		ex.report(h.faults, r, outcomeError, clientStatus(ex.clientErr))
+		return caddyhttp.Error(clientStatus(ex.clientErr), ex.clientErr)
+	}
+	if err == nil {
+		ex.report(h.faults, r, outcomeClientGone, 0)
+		return nil
+	}
+	f, ours := ex.verdict(err)
+	if !ours {
+		return err
+	}
+	return h.answer(ex, w, r, f, err)
+}
+
+// clientStatus is the answer to an upload that failed on the client's side.
+func clientStatus(err error) int {
+	var he caddyhttp.HandlerError
+	if errors.As(err, &he) && he.StatusCode != 0 {
+		return he.StatusCode
+	}
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusRequestTimeout
+}
+
+// verdict returns the fault that the proxy's error comes from, and whether it
+// is for us to answer: not once a response was committed, and not if the error
+// is of other making.
+func (ex *exchange) verdict(err error) (health.Fault, bool) {
+	if ex.committed {
+		return health.Fault{}, false
+	}
+	if last := ex.Last(); last != nil {
+		if last.Decision.Retry() { // the proxy's own limits ended it
+			last.Decision = failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonAttempts}
+		}
+		return last.Fault, true
+	}
+	var he caddyhttp.HandlerError
+	if !ex.asked || !errors.As(err, &he) || he.StatusCode != http.StatusServiceUnavailable {
+		return health.Fault{}, false
+	}
+	f := health.Fault{
+		Cause: health.NoUpstream, Phase: health.PhaseDial, Side: health.SideUpstream,
+		Sent: -1, Received: -1, Err: err,
+	}
+	ex.Note(f, "", failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNoOther})
+	return f, true
+}
+
+// uploadWriter takes back the 499 that Caddy's proxy writes for a client that
+// is gone, if the client is still there to be told why.
+type uploadWriter struct {
+	*caddyhttp.ResponseWriterWrapper
+	ex *exchange
+}
+
+// statusClientClosedRequest is not in any RFC; Caddy writes it to the access log.
+const statusClientClosedRequest = 499
+
+// WriteHeader implements http.ResponseWriter.
+func (w *uploadWriter) WriteHeader(status int) {
+	if status == statusClientClosedRequest && w.ex.clientErr != nil {
+		return
+	}
+	w.ResponseWriterWrapper.WriteHeader(status)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ http.ResponseWriter         = (*uploadWriter)(nil)
+)

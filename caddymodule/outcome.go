@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// One attempt's outcome: what it means, what is done, what Caddy is told.
+
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// failed judges a round trip that returned an error and says what Caddy's proxy
+// is to be told.
+func (a *attempt) failed(err error) error {
+	ev := a.evidence(a.view.Load())
+	var dial reverseproxy.DialError
+	ev.Dialing = errors.As(err, &dial)
+	if ev.Unprocessed = a.refused && ev.Context == nil; ev.Unprocessed {
+		err = errRefusedUnprocessed // it was us who cancelled, not the client
+	}
+	f := health.Classify(err, ev)
+	if f.Cause == health.RefusedStream && ev.Unprocessed {
+		f.Cause = a.refusal
+	}
+	a.stop(err)
+	d := a.decide(f)
+	if f.Cause == health.ClientGone {
+		return a.clientError(err)
+	}
+	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry(), err: err}
+}
+
+// decide asks what to do about f. Without a handler of ours in front nobody
+// else will tell of it, so it is told at once.
+func (a *attempt) decide(f health.Fault) failover.Decision {
+	a.ex.next = a.ex.Decide(f, a.key, failover.Situation{
+		Address: a.upstream,
+		Untried: a.ex.untried(a.key),
+		Whole:   a.ex.whole(),
+	}, time.Now())
+	if !a.ex.handled {
+		a.report(outcomePending, 0)
+	}
+	return a.ex.next
+}
+
+// stop releases the attempt's context, and with it a stream that is still open.
+func (a *attempt) stop(cause error) {
+	if a.cancel != nil {
+		a.cancel(cause)
+	}
+}
+
+// clientError makes Caddy's proxy treat the error as the client's: it answers
+// 499 and does not count it against the origin. A client that can still be
+// answered gets its answer from our handler, or, without one, from Caddy.
+func (a *attempt) clientError(err error) error {
+	var source error
+	if a.ex.spool != nil {
+		source = a.ex.spool.SourceErr()
+	}
+	if answerable(source) {
+		if !a.ex.handled {
+			return err
+		}
+		a.ex.clientErr = source
+	}
+	return &attemptError{fault: a.ex.Last().Fault, upstream: a.upstream, err: context.Canceled}
+}
+
+// answerable tells whether a client whose upload failed is still there: it sent
+// too much or too slowly, but did not break off.
+func answerable(err error) bool {
+	var he caddyhttp.HandlerError
+	var tooLarge *http.MaxBytesError
+	var timeout net.Error
+	return errors.As(err, &he) || errors.As(err, &tooLarge) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// answered judges a response: a gateway error is a fault, and the start of any
+// other is held until it is safe.
+func (a *attempt) answered(res *http.Response) (*http.Response, error) {
+	if err := a.judgeStatus(res); err != nil {
+		return nil, err
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
+		a.commit(res.StatusCode) // a 101's body must stay an io.ReadWriteCloser
+		return res, nil
+	}
+	a.inBody = true
+	a.body.Watch(res.Body, a)
+	if a.holds(res) {
+		p := &a.transport.policy
+		if err := a.body.Hold(p.HoldBytes, res.ContentLength, a.ready(res), p.HoldFor); err != nil {
+			_ = a.body.Close()
+			return nil, a.failed(err)
+		}
+	}
+	res.Body = &a.body
+	a.commit(res.StatusCode)
+	return res, nil
+}
+
+// judgeStatus returns an error if the response is a gateway error and the
+// request is to be sent again. Otherwise the response stands: the origin's own
+// page says more than ours could.
+func (a *attempt) judgeStatus(res *http.Response) error {
+	if !a.transport.policy.RetriesStatus(res.StatusCode) {
+		return nil
+	}
+	f := health.ClassifyStatus(res.StatusCode, parseRetryAfter(res.Header, time.Now()), a.evidence(a.view.Load()))
+	if !a.decide(f).Retry() {
+		return nil
+	}
+	_ = res.Body.Close()
+	a.stop(nil)
+	return &attemptError{fault: f, upstream: a.upstream, retry: true}
+}
+
+// parseRetryAfter reads delta-seconds or a date (RFC 9110 section 10.2.3); zero
+// if the origin gave neither.
+func parseRetryAfter(h http.Header, now time.Time) time.Duration {
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	if v == "" {
+		return 0
+	}
+	if n, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return max(0, t.Sub(now))
+	}
+	return 0
+}
+
+// holds tells whether the start of res may be held: not when somebody waits for
+// each part of it.
+func (a *attempt) holds(res *http.Response) bool {
+	if a.transport.policy.HoldBytes <= 0 || res.ContentLength == 0 {
+		return false
+	}
+	if caddyhttp.IsIncremental(res.Header) || caddyhttp.IsIncremental(a.out.Header) {
+		return false
+	}
+	return !isStream(res.Header.Get("Content-Type"))
+}
+
+// isStream recognises event streams and gRPC, with all its codecs, by their
+// media type. It does without mime.ParseMediaType, which allocates.
+func isStream(contentType string) bool {
+	const grpc = "application/grpc"
+	mt, _, _ := strings.Cut(contentType, ";")
+	mt = strings.TrimSpace(mt)
+	return strings.EqualFold(mt, "text/event-stream") ||
+		len(mt) >= len(grpc) && strings.EqualFold(mt[:len(grpc)], grpc)
+}
+
+// ready is how much of the body can be read without waiting: what came in the
+// same read as the header, if it is the body as it is and not chunks or gzip.
+func (a *attempt) ready(res *http.Response) int64 {
+	v := a.view.Load()
+	if v == nil || v.conn == nil || v.multiplexed || res.ContentLength < 0 || res.Uncompressed {
+		return 0
+	}
+	return v.conn.BodySeen()
+}
+
+// commit hands the response over. What went wrong before is over, and told.
+func (a *attempt) commit(status int) {
+	a.ex.committed = true
+	a.report(outcomeAnswered, status)
+}
+
+// BodyStarted is called as the response's body is first asked for: no other
+// attempt can follow, so the request's body is kept no longer.
+func (a *attempt) BodyStarted() {
+	if a.ex.spool != nil {
+		a.ex.spool.Abandon()
+	}
+}
+
+// BodyEnded is called as the response's body has ended. What broke off now has
+// reached the client in part and cannot be mended.
+func (a *attempt) BodyEnded(_ int64, err error) {
+	a.stop(err)
+	if err == nil || err == failover.ErrUnread || !a.ex.committed {
+		return
+	}
+	f := health.Classify(err, a.evidence(a.view.Load()))
+	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonCommitted})
+	a.report(outcomeAborted, 0)
+}
+
+func (a *attempt) report(outcome string, status int) {
+	a.ex.report(a.transport.faults, a.out, outcome, status)
+}
+
+// attemptError tells Caddy's proxy of a failed attempt.
+type attemptError struct {
+	fault    health.Fault
+	upstream string
+	retry    bool
+	err      error
+}
+
+func (e *attemptError) Error() string {
+	var b strings.Builder
+	b.WriteString("upstream ")
+	b.WriteString(e.upstream)
+	b.WriteString(": ")
+	b.WriteString(string(e.fault.Cause))
+	b.WriteString(" in phase ")
+	b.WriteString(string(e.fault.Phase))
+	if e.fault.StatusCode != 0 {
+		b.WriteString(": status ")
+		b.WriteString(strconv.Itoa(e.fault.StatusCode))
+	}
+	if e.err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.err.Error())
+	}
+	return b.String()
+}
+
+// Unwrap gives the cause. Caddy's proxy retries a DialError without asking, so
+// one that must not be retried is hidden; and it takes context.Canceled for the
+// client's doing.
+func (e *attemptError) Unwrap() error {
+	if e.fault.Cause != health.ClientGone && errors.Is(e.err, context.Canceled) {
+		return nil
+	}
+	var dial reverseproxy.DialError
+	if e.retry || !errors.As(e.err, &dial) {
+		return e.err
+	}
+	var failure *dialFailure
+	if errors.As(e.err, &failure) {
+		return failure.cause
+	}
+	return nil
+}
+
+// Timeout makes Caddy's proxy answer 504 instead of 502.
+func (e *attemptError) Timeout() bool { return e.fault.Cause == health.Timeout }
+
+// Temporary completes net.Error.
+func (e *attemptError) Temporary() bool { return e.Timeout() }
