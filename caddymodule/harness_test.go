@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The tests' Caddy: a real one, in this process, on loopback.
+
+package caddymodule_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/resetguard/caddy-resetguard/caddymodule"
+)
+
+// server is a running Caddy with one site.
+type server struct {
+	addr string // host:port of the site
+	log  string // the log file
+}
+
+func (s *server) url(path string) string { return "http://" + s.addr + path }
+
+// freeAddr finds an address that nobody listens on.
+func freeAddr(tb testing.TB) string {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// serve runs a Caddy with one plain-HTTP site that consists of the directives
+// given. Only one Caddy can run in a process, so such tests are not parallel.
+func serve(tb testing.TB, directives string) *server {
+	tb.Helper()
+	return serveConfig(tb, "", "", directives)
+}
+
+// serveConfig is serve with global options and options of the server.
+func serveConfig(tb testing.TB, global, serverOptions, directives string) *server {
+	tb.Helper()
+	s := &server{addr: freeAddr(tb), log: filepath.Join(tb.TempDir(), "caddy.log")}
+	s.load(tb, adapt(tb, fmt.Sprintf(`{
+	admin off
+	persist_config off
+	grace_period 1s
+	log default {
+		output file %s
+		format json
+		level DEBUG
+	}
+	servers {
+		%s
+	}
+	%s
+}
+http://%s {
+	%s
+}
+`, s.log, serverOptions, global, s.addr, directives)))
+	return s
+}
+
+// load runs config until the test ends.
+func (s *server) load(tb testing.TB, config []byte) {
+	tb.Helper()
+	if err := caddy.Load(config, true); err != nil {
+		tb.Fatalf("loading the configuration: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			tb.Errorf("stopping Caddy: %v", err)
+		}
+	})
+}
+
+func adapt(tb testing.TB, caddyfile string) []byte {
+	tb.Helper()
+	config, err := tryAdapt(caddyfile)
+	if err != nil {
+		tb.Fatalf("adapting the Caddyfile: %v\n%s", err, caddyfile)
+	}
+	return config
+}
+
+func tryAdapt(caddyfile string) ([]byte, error) {
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	return config, err
+}
+
+// logLine is a line of Caddy's log.
+type logLine map[string]any
+
+func (l logLine) text(key string) string {
+	s, _ := l[key].(string)
+	return s
+}
+
+// faults returns the lines that the guard wrote about faults.
+func (s *server) faults(tb testing.TB) []logLine {
+	tb.Helper()
+	var lines []logLine
+	for _, l := range s.lines(tb) {
+		if l.text("logger") == "reset_guard" && l.text("msg") == "upstream fault" {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+func (s *server) lines(tb testing.TB) []logLine {
+	tb.Helper()
+	f, err := os.Open(s.log)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	var lines []logLine
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		var l logLine
+		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
+			tb.Fatalf("log line is not JSON: %v: %s", err, sc.Text())
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+// eventually polls ok until it holds, for what happens in the background.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			tb.Fatalf("%s: not within 20s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// newClient makes a client that opens a connection for each request, so that no
+// fault of one test shows in another.
+func newClient(tb testing.TB) *http.Client {
+	tr := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
+	tb.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+}
+
+// join makes the upstream list of a directive.
+func join(addrs ...string) string { return strings.Join(addrs, " ") }
