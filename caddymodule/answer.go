@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/resetguard/caddy-resetguard/diagnose"
@@ -51,15 +50,15 @@ func (h *Handler) answer(ex *exchange, w http.ResponseWriter, r *http.Request, f
 		// Otherwise net/http reads the upload before it sends the header.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
-	h.write(w, r, verdict)
+	h.write(w, r, verdict, ex.requestID(r))
 	if uploads {
 		drain(ex, w, r)
 	}
 	return nil
 }
 
-func (h *Handler) write(w http.ResponseWriter, r *http.Request, verdict diagnose.Verdict) {
-	contentType, body := diagnose.Render(diagnose.Negotiate(r.Header.Values("Accept")), verdict, requestID(r))
+func (h *Handler) write(w http.ResponseWriter, r *http.Request, verdict diagnose.Verdict, id string) {
+	contentType, body := diagnose.Render(diagnose.Negotiate(r.Header.Values("Accept")), verdict, id)
 	header := w.Header()
 	header.Set("Content-Type", contentType)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
@@ -92,16 +91,6 @@ func drain(ex *exchange, w http.ResponseWriter, r *http.Request) {
 // (RFC 9110 section 10.1.1): it has just been told not to.
 func awaitsContinue(ex *exchange, r *http.Request) bool {
 	return strings.EqualFold(r.Header.Get("Expect"), "100-continue") && (ex.spool == nil || ex.spool.Received() == 0)
-}
-
-// requestID is the id by which the log line is found.
-func requestID(r *http.Request) string {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return ""
-	}
-	id, _ := repl.GetString("http.request.uuid")
-	return id
 }
 
 // operatorHandles tells whether an error route of the server would handle err:

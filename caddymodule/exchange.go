@@ -7,18 +7,43 @@ package caddymodule
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
 
 	"github.com/resetguard/caddy-resetguard/failover"
 )
 
-// exchangeVarKey is where the exchange lies in a request's variables. Active
-// health checks have no variables, which is how they stay unguarded.
+// exchangeKey finds the exchange in a request's context, where the handler puts
+// it. It does not lie in Caddy's variables: a dial that outlives its attempt
+// still reads those, so nothing may be written there once an attempt was made.
+type exchangeKey struct{}
+
+// exchangeVarKey is where the transport puts an exchange if no handler of ours
+// came before: written before the first attempt, as Caddy's proxy does with its
+// own variables. Active health checks have no variables and stay unguarded.
 const exchangeVarKey = "reset_guard.exchange"
+
+// exchangeContext is the context of a request with an exchange. It is a part of
+// that, which saves an allocation.
+type exchangeContext struct {
+	context.Context
+	ex *exchange
+}
+
+// Value implements context.Context.
+func (c *exchangeContext) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return c.ex
+	}
+	return c.Context.Value(key)
+}
 
 // exchange is one client's request on its way through Caddy's proxy. All its
 // fields belong to the goroutine that serves the request; what net/http's other
@@ -29,6 +54,8 @@ type exchange struct {
 	// handled tells that a handler of ours waits for the outcome: it answers
 	// when all fails, and writes the log lines then.
 	handled bool
+	// owner is the transport that made the exchange; nil if a handler did.
+	owner *Transport
 	// asked tells that our selection policy was consulted.
 	asked bool
 	// committed tells that a response was handed over to Caddy's proxy.
@@ -47,6 +74,10 @@ type exchange struct {
 	upstream string
 	// reported is how many records have been logged.
 	reported int
+	// id is the request's id, once it was needed.
+	id string
+	// context is what the handler passes on.
+	context exchangeContext
 
 	// first saves an allocation: most requests need one attempt.
 	first attempt
@@ -54,6 +85,9 @@ type exchange struct {
 
 // exchangeOf finds the exchange of a request; nil if there is none.
 func exchangeOf(ctx context.Context) *exchange {
+	if ex, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+		return ex
+	}
 	ex, _ := caddyhttp.GetVar(ctx, exchangeVarKey).(*exchange)
 	return ex
 }
@@ -147,11 +181,34 @@ func (ex *exchange) placeholder(key string) (any, bool) {
 // adoptExchange makes an exchange for a request that has passed no handler of
 // ours. It returns nil if the request is none of a client's: active health
 // checks have no variables.
-func adoptExchange(ctx context.Context) *exchange {
+func adoptExchange(ctx context.Context, owner *Transport) *exchange {
 	if ctx.Value(caddyhttp.VarsCtxKey) == nil {
 		return nil
 	}
-	ex := new(exchange)
+	ex := &exchange{owner: owner}
 	caddyhttp.SetVar(ctx, exchangeVarKey, ex)
 	return ex
+}
+
+// requestID is the id by which a fault's log line, the guard's answer and the
+// access log are brought together: {http.request.uuid}, and the field "uuid" of
+// the access log. Caddy would note a new id in its variables, which is too late
+// here (see exchangeKey), so a new one is noted where the variables are not.
+func (ex *exchange) requestID(r *http.Request) string {
+	if ex.id != "" {
+		return ex.id
+	}
+	ctx := r.Context()
+	if id, ok := caddyhttp.GetVar(ctx, "uuid").(fmt.Stringer); ok {
+		ex.id = id.String()
+		return ex.id
+	}
+	ex.id = uuid.NewString()
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.request.uuid", ex.id)
+	}
+	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.String("uuid", ex.id))
+	}
+	return ex.id
 }

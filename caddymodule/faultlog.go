@@ -40,12 +40,12 @@ func (ex *exchange) report(log *faultLog, r *http.Request, outcome string, statu
 	}
 	now := time.Now()
 	for _, rec := range records[ex.reported:] {
-		log.write(rec, r, outcome, status, now)
+		log.write(ex, rec, r, outcome, status, now)
 	}
 	ex.reported = len(records)
 }
 
-func (l *faultLog) write(rec failover.Record, r *http.Request, outcome string, status int, now time.Time) {
+func (l *faultLog) write(ex *exchange, rec failover.Record, r *http.Request, outcome string, status int, now time.Time) {
 	if rec.Cause == health.ClientGone && outcome != outcomeError {
 		outcome = outcomeClientGone
 	}
@@ -57,7 +57,8 @@ func (l *faultLog) write(rec failover.Record, r *http.Request, outcome string, s
 	if !l.burst.Allow(kind, now) {
 		return
 	}
-	c.Write(faultFields(rec, r, outcome, status)...)
+	fields := append(faultFields(rec, outcome, status), requestFields(ex, r)...)
+	c.Write(fields...)
 }
 
 // levelOf is about who has to act: nobody for a client that left, somebody some
@@ -74,7 +75,7 @@ func levelOf(rec failover.Record, outcome string) zapcore.Level {
 	return zapcore.WarnLevel
 }
 
-func faultFields(rec failover.Record, r *http.Request, outcome string, status int) []zap.Field {
+func faultFields(rec failover.Record, outcome string, status int) []zap.Field {
 	fields := []zap.Field{
 		zap.String("upstream", rec.Upstream),
 		zap.String("cause", string(rec.Cause)),
@@ -87,10 +88,6 @@ func faultFields(rec failover.Record, r *http.Request, outcome string, status in
 		zap.Duration("idle", rec.Idle),
 		zap.Int64("bytes_sent", rec.Sent),
 		zap.Int64("bytes_received", rec.Received),
-		zap.String("request_id", requestID(r)),
-		zap.String("method", r.Method),
-		zap.String("host", clip(r.Host)),
-		zap.String("uri", clip(requestURI(r))),
 	}
 	if status != 0 {
 		fields = append(fields, zap.Int("status", status))
@@ -108,6 +105,16 @@ func faultFields(rec failover.Record, r *http.Request, outcome string, status in
 		fields = append(fields, zap.String("hint", diagnose.Hint(rec.Fault)))
 	}
 	return fields
+}
+
+// requestFields name the client's request, so that it is found in other logs.
+func requestFields(ex *exchange, r *http.Request) []zap.Field {
+	return []zap.Field{
+		zap.String("request_id", ex.requestID(r)),
+		zap.String("method", r.Method),
+		zap.String("host", clip(r.Host)),
+		zap.String("uri", clip(requestURI(r))),
+	}
 }
 
 // maxLogText is how much of a text that a client or an origin chose goes into a

@@ -67,14 +67,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex := &exchange{handled: true}
 	ex.Begin(time.Now())
-	outer := caddyhttp.GetVar(r.Context(), exchangeVarKey)
-	caddyhttp.SetVar(r.Context(), exchangeVarKey, ex)
+	ex.context = exchangeContext{Context: r.Context(), ex: ex}
+	r = r.WithContext(&ex.context)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(ex.placeholder)
 	}
 	defer func() {
 		// Also runs when the proxy panics to abort a response.
-		caddyhttp.SetVar(r.Context(), exchangeVarKey, outer)
 		ex.report(h.faults, r, outcomeAborted, 0)
 		ex.close()
 	}()

@@ -148,8 +148,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *Transport) exchange(req *http.Request) *exchange {
 	ctx := req.Context()
 	ex := exchangeOf(ctx)
-	if ex == nil {
-		if ex = adoptExchange(ctx); ex == nil {
+	if ex == nil || ex.owner != nil && ex.owner != t { // another proxy's, done before
+		if ex = adoptExchange(ctx, t); ex == nil {
 			return nil
 		}
 	}
