@@ -31,7 +31,6 @@ type attempt struct {
 	out       *http.Request
 	key       string // the upstream as configured
 	upstream  string // the upstream as dialled
-	trace     httptrace.ClientTrace
 	body      failover.Body
 	cancel    context.CancelCauseFunc // nil unless the origin may speak HTTP/2
 	// refused tells that HTTP/2 gave the request a second connection or stream
@@ -73,8 +72,7 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 		ctx, a.cancel = context.WithCancelCause(ctx)
 	}
 	if t.watched {
-		a.trace.GotConn = a.gotConn
-		ctx = httptrace.WithClientTrace(ctx, &a.trace)
+		ctx = a.watchConn(ctx)
 	}
 	if ctx == a.client && ex.spool == nil {
 		a.out = req
@@ -82,6 +80,17 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 	}
 	a.out = req.WithContext(ctx)
 	return a, a.attachBody()
+}
+
+// watchConn asks to be told the attempt's connection. Caddy's proxy makes a trace
+// for each attempt, which nobody else sees and which is not in use yet: to add
+// to it spares a copy of the request. Any other trace is left as it is.
+func (a *attempt) watchConn(ctx context.Context) context.Context {
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn == nil {
+		trace.GotConn = a.gotConn
+		return ctx
+	}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: a.gotConn})
 }
 
 func (a *attempt) name(req *http.Request) {
@@ -186,7 +195,7 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 		a.stopHTTP2(prev, v)
 	case prev != nil:
 		a.noteHidden(prev)
-	case v.multiplexed && a.out.Body == nil && !a.ex.Idempotent():
+	case a.cancel != nil && v.multiplexed && a.out.Body == nil && !a.ex.Idempotent():
 		// HTTP/2 repeats a request without a body on its own, even after
 		// PROTOCOL_ERROR, which may mean that it was executed. With a body,
 		// though an empty one, it returns the error instead. The request is
