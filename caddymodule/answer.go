@@ -30,7 +30,7 @@ const (
 // what to do about errors.
 func (h *Handler) answer(ex *exchange, w http.ResponseWriter, r *http.Request, f health.Fault, err error) error {
 	verdict := diagnose.Judge(f)
-	ex.report(h.faults, r, outcomeError, verdict.Status)
+	ex.report(h.faults, r, ending{outcomeError, verdict.Status})
 	w.Header().Add("Proxy-Status", diagnose.ProxyStatus(h.ProxyStatusName, verdict))
 	if verdict.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(verdict.RetryAfter.Seconds())))

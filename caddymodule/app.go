@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
 	"github.com/resetguard/caddy-resetguard/diagnose"
+	"github.com/resetguard/caddy-resetguard/failover"
 )
 
 const appName = "reset_guard"
@@ -24,10 +25,12 @@ func init() {
 }
 
 // App is what all sites of a server share: the fault log, whose rate is bounded
-// for all of them together. It is loaded when a site needs it and has no
+// for all of them together, and the bound on request bodies kept at one time. It
+// is loaded when a site needs it and has no
 // options.
 type App struct {
 	faults *faultLog
+	replay *failover.SpoolBudget
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -40,8 +43,17 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision prepares the fault log.
+// What the request bodies that are kept at one time may take together: with the
+// default limits, a hundred uploads in memory and sixty in files. Uploads beyond
+// that are passed on without being kept.
+const (
+	replayMemoryTotal = 128 << 20
+	replayFileTotal   = 4 << 30
+)
+
+// Provision prepares what is shared.
 func (a *App) Provision(ctx caddy.Context) error {
+	a.replay = failover.NewSpoolBudget(replayMemoryTotal, replayFileTotal)
 	a.faults = &faultLog{logger: ctx.Logger(), burst: diagnose.NewBurst(diagnose.BurstConfig{})}
 	return nil
 }
@@ -85,13 +97,13 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// loadFaultLog returns the fault log that all sites share.
-func loadFaultLog(ctx caddy.Context) (*faultLog, error) {
+// loadApp returns what all sites share.
+func loadApp(ctx caddy.Context) (*App, error) {
 	app, err := ctx.App(appName)
 	if err != nil {
 		return nil, fmt.Errorf("loading the app %s: %w", appName, err)
 	}
-	return app.(*App).faults, nil
+	return app.(*App), nil
 }
 
 // parseApp reads the global option, which so far only names the app. Syntax:

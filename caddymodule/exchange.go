@@ -109,13 +109,14 @@ func (ex *exchange) untried(except string) int {
 }
 
 // keepBody prepares the request's body for more than one attempt.
-func (ex *exchange) keepBody(r *http.Request, p *failover.Policy) {
+func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failover.SpoolBudget) {
 	if ex.spool != nil || r.Body == nil || r.Body == http.NoBody {
 		return
 	}
 	ex.spool = failover.NewSpool(r.Body, r.Trailer, failover.SpoolConfig{
 		Memory: p.ReplayMemory,
 		File:   p.ReplayFile,
+		Budget: budget,
 	})
 	if p.Attempts <= 1 {
 		ex.spool.Abandon()

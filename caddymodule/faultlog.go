@@ -25,6 +25,13 @@ const (
 	outcomePending    = "pending"     // not known: no reset_guard handler is in front
 )
 
+// ending is how a request ended, with the status that the client saw; 0 if none
+// is known.
+type ending struct {
+	outcome string
+	status  int
+}
+
 // faultLog writes what the exchanges report. It is shared by all sites, so that
 // its bound holds for the server.
 type faultLog struct {
@@ -33,49 +40,52 @@ type faultLog struct {
 }
 
 // report writes the exchange's faults that were not written yet.
-func (ex *exchange) report(log *faultLog, r *http.Request, outcome string, status int) {
+func (ex *exchange) report(log *faultLog, r *http.Request, end ending) {
 	records := ex.Records()
 	if ex.reported == len(records) {
 		return
 	}
 	now := time.Now()
 	for _, rec := range records[ex.reported:] {
-		log.write(ex, rec, r, outcome, status, now)
+		if c := log.admit(rec, end, now); c != nil {
+			c.Write(append(faultFields(rec, end), requestFields(ex, r)...)...)
+		}
 	}
 	ex.reported = len(records)
 }
 
-func (l *faultLog) write(ex *exchange, rec failover.Record, r *http.Request, outcome string, status int, now time.Time) {
-	if rec.Cause == health.ClientGone && outcome != outcomeError {
-		outcome = outcomeClientGone
-	}
-	c := l.logger.Check(levelOf(rec, outcome), "upstream fault")
+// admit returns the entry to write a fault's line to; nil if it is not to be
+// written, because of its level or because there are too many of its kind.
+func (l *faultLog) admit(rec failover.Record, end ending, now time.Time) *zapcore.CheckedEntry {
+	c := l.logger.Check(levelOf(rec, end), "upstream fault")
 	if c == nil {
-		return
+		return nil
 	}
 	kind := diagnose.Kind{Upstream: rec.Upstream, Cause: rec.Cause, Phase: rec.Phase, Action: string(rec.Decision.Action)}
 	if !l.burst.Allow(kind, now) {
-		return
+		return nil
 	}
-	fields := append(faultFields(rec, outcome, status), requestFields(ex, r)...)
-	c.Write(fields...)
+	return c
 }
 
 // levelOf is about who has to act: nobody for a client that left, somebody some
 // day for what was mended, somebody now for what a client has seen.
-func levelOf(rec failover.Record, outcome string) zapcore.Level {
+func levelOf(rec failover.Record, end ending) zapcore.Level {
 	switch {
 	case rec.Cause == health.ClientGone:
 		return zapcore.DebugLevel
 	case rec.Decision.Retry():
 		return zapcore.InfoLevel
-	case outcome == outcomeError, outcome == outcomeAborted:
+	case end.outcome == outcomeError, end.outcome == outcomeAborted:
 		return zapcore.ErrorLevel
 	}
 	return zapcore.WarnLevel
 }
 
-func faultFields(rec failover.Record, outcome string, status int) []zap.Field {
+func faultFields(rec failover.Record, end ending) []zap.Field {
+	if rec.Cause == health.ClientGone && end.outcome != outcomeError {
+		end = ending{outcome: outcomeClientGone}
+	}
 	fields := []zap.Field{
 		zap.String("upstream", rec.Upstream),
 		zap.String("cause", string(rec.Cause)),
@@ -83,14 +93,14 @@ func faultFields(rec failover.Record, outcome string, status int) []zap.Field {
 		zap.String("side", string(rec.Side)),
 		zap.Int("attempt", rec.Attempt),
 		zap.String("action", string(rec.Decision.Action)),
-		zap.String("outcome", outcome),
+		zap.String("outcome", end.outcome),
 		zap.Bool("conn_reused", rec.Reused),
 		zap.Duration("idle", rec.Idle),
 		zap.Int64("bytes_sent", rec.Sent),
 		zap.Int64("bytes_received", rec.Received),
 	}
-	if status != 0 {
-		fields = append(fields, zap.Int("status", status))
+	if end.status != 0 {
+		fields = append(fields, zap.Int("status", end.status))
 	}
 	if rec.StatusCode != 0 {
 		fields = append(fields, zap.Int("upstream_status", rec.StatusCode))
@@ -109,12 +119,18 @@ func faultFields(rec failover.Record, outcome string, status int) []zap.Field {
 
 // requestFields name the client's request, so that it is found in other logs.
 func requestFields(ex *exchange, r *http.Request) []zap.Field {
-	return []zap.Field{
+	fields := []zap.Field{
 		zap.String("request_id", ex.requestID(r)),
 		zap.String("method", r.Method),
 		zap.String("host", clip(r.Host)),
 		zap.String("uri", clip(requestURI(r))),
 	}
+	if ex.spool != nil {
+		if err := ex.spool.Overflow(); err != nil {
+			fields = append(fields, zap.NamedError("body_not_kept", err))
+		}
+	}
+	return fields
 }
 
 // maxLogText is how much of a text that a client or an origin chose goes into a

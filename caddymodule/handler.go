@@ -55,11 +55,11 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision prepares the log.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	faults, err := loadFaultLog(ctx)
+	app, err := loadApp(ctx)
 	if err != nil {
 		return err
 	}
-	h.faults = faults
+	h.faults = app.faults
 	return nil
 }
 
@@ -74,7 +74,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer func() {
 		// Also runs when the proxy panics to abort a response.
-		ex.report(h.faults, r, outcomeAborted, 0)
+		ex.report(h.faults, r, ending{outcome: outcomeAborted})
 		ex.close()
 	}()
 	if r.ContentLength != 0 {
@@ -86,11 +86,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // conclude deals with what the proxy could not.
 func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request, err error) error {
 	if ex.clientErr != nil {
-		ex.report(h.faults, r, outcomeError, clientStatus(ex.clientErr))
-		return caddyhttp.Error(clientStatus(ex.clientErr), ex.clientErr)
+		status := clientStatus(ex.clientErr)
+		ex.report(h.faults, r, ending{outcomeError, status})
+		return caddyhttp.Error(status, ex.clientErr)
 	}
 	if err == nil {
-		ex.report(h.faults, r, outcomeClientGone, 0)
+		ex.report(h.faults, r, ending{outcome: outcomeClientGone})
 		return nil
 	}
 	f, ours := ex.verdict(err)

@@ -50,7 +50,7 @@ func (a *attempt) decide(f health.Fault) failover.Decision {
 		Whole:   a.ex.whole(),
 	}, time.Now())
 	if !a.ex.handled {
-		a.report(outcomePending, 0)
+		a.report(ending{outcome: outcomePending})
 	}
 	return a.ex.next
 }
@@ -102,6 +102,7 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 	a.body.Watch(res.Body, a)
 	if a.holds(res) {
 		p := &a.transport.policy
+		res = a.withOwnTrailer(res)
 		if err := a.body.Hold(p.HoldBytes, res.ContentLength, a.ready(res), p.HoldFor); err != nil {
 			_ = a.body.Close()
 			return nil, a.failed(err)
@@ -179,7 +180,7 @@ func (a *attempt) ready(res *http.Response) int64 {
 // commit hands the response over. What went wrong before is over, and told.
 func (a *attempt) commit(status int) {
 	a.ex.committed = true
-	a.report(outcomeAnswered, status)
+	a.report(ending{outcomeAnswered, status})
 }
 
 // BodyStarted is called as the response's body is first asked for: no other
@@ -194,16 +195,17 @@ func (a *attempt) BodyStarted() {
 // reached the client in part and cannot be mended.
 func (a *attempt) BodyEnded(_ int64, err error) {
 	a.stop(err)
+	a.takeTrailer(err)
 	if err == nil || err == failover.ErrUnread || !a.ex.committed {
 		return
 	}
 	f := health.Classify(err, a.evidence(a.view.Load()))
 	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonCommitted})
-	a.report(outcomeAborted, 0)
+	a.report(ending{outcome: outcomeAborted})
 }
 
-func (a *attempt) report(outcome string, status int) {
-	a.ex.report(a.transport.faults, a.out, outcome, status)
+func (a *attempt) report(end ending) {
+	a.ex.report(a.transport.faults, a.out, end)
 }
 
 // attemptError tells Caddy's proxy of a failed attempt.

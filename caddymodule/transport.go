@@ -40,6 +40,7 @@ type Transport struct {
 
 	policy failover.Policy
 	faults *faultLog
+	replay *failover.SpoolBudget
 
 	inner http.RoundTripper
 	// own is the default transport, which nobody else would clean up.
@@ -61,11 +62,11 @@ func (Transport) CaddyModule() caddy.ModuleInfo {
 
 // Provision loads the wrapped transport and begins to watch its connections.
 func (t *Transport) Provision(ctx caddy.Context) error {
-	faults, err := loadFaultLog(ctx)
+	app, err := loadApp(ctx)
 	if err != nil {
 		return err
 	}
-	t.faults = faults
+	t.faults, t.replay = app.faults, app.replay
 	t.policy = t.Failover.policy()
 	if err := t.loadInner(ctx); err != nil {
 		return err
@@ -154,7 +155,7 @@ func (t *Transport) exchange(req *http.Request) *exchange {
 		}
 	}
 	ex.Adopt(&t.policy, t.policy.Idempotent(req), time.Now())
-	ex.keepBody(req, &t.policy)
+	ex.keepBody(req, &t.policy, t.replay)
 	return ex
 }
 

@@ -26,6 +26,9 @@ type SpoolConfig struct {
 	Memory int64  // bytes kept in memory
 	File   int64  // bytes kept in a temporary file when memory is full; 0: no file
 	Dir    string // where the file is made; empty: the system's directory
+
+	// Budget bounds what this and other spools keep together; nil: no bound.
+	Budget *SpoolBudget
 }
 
 func (c SpoolConfig) limit() int64 { return c.Memory + c.File }
@@ -73,11 +76,14 @@ type Spool struct {
 	// The bytes received last are in window. While the body is whole all those
 	// before it, kept many, are in mem and file. Window is stored only when src
 	// is read again, so a body that comes in one read is never copied there.
-	window   []byte
-	buf      []byte // holds window; from a pool, and in a flight not to be given back
-	kept     int64
-	mem      spoolMemory
-	file     *spoolFile
+	window []byte
+	buf    []byte // holds window; from a pool, and in a flight not to be given back
+	kept   int64
+	mem    spoolMemory
+	file   *spoolFile
+	// What was taken from the budget for mem and file.
+	reservedMemory, reservedFile int64
+
 	unwanted *spoolFile // to be let go of when the lock is
 }
 
@@ -158,28 +164,27 @@ func (s *Spool) Received() int64 {
 // Drain reads what the client still sends and throws it away, at most limit
 // bytes, so that closing the connection after an early answer does not reset it.
 // It fences the live reader, releases what is kept, and waits for a read under
-// way, which does not count. It blocks for as long as the client is silent,
-// unless a read deadline of the connection ends that. It returns the number of
-// bytes drained and, if that ended otherwise than with io.EOF or the limit, why.
+// way, which does not count (a limit of 0 does only this). It blocks for as long
+// as the client is silent, unless a read deadline of the connection ends that.
+// It returns the number of bytes drained and, if that ended otherwise than with
+// io.EOF or the limit, why.
 func (s *Spool) Drain(limit int64) (int64, error) {
 	s.giveUp()
 	s.mu.Lock()
 	defer s.unlock()
 	var drained int64
-	for drained < limit && !s.closed {
-		if s.flight {
+	for {
+		switch {
+		case s.closed:
+			return drained, ErrFenced
+		case s.flight:
 			s.cond.Wait()
-			continue
+		case drained >= limit || s.end != nil:
+			return drained, s.sourceErrLocked()
+		default:
+			drained += s.drainLocked(limit - drained)
 		}
-		if s.end != nil {
-			break
-		}
-		drained += s.drainLocked(limit - drained)
 	}
-	if s.closed {
-		return drained, ErrFenced
-	}
-	return drained, s.sourceErrLocked()
 }
 
 // drainLocked reads once from src, without the lock.

@@ -167,6 +167,10 @@ func (f *spoolFile) letGo() {
 // file is written; if keeping was given up meanwhile the window stays as it was.
 func (s *Spool) storeWindowLocked() {
 	b, off := s.window, s.kept
+	if !s.reserveLocked(off, int64(len(b))) {
+		s.overflowLocked(errSpoolBudget)
+		return
+	}
 	if room := s.cfg.Memory - off; room > 0 {
 		n := min(int64(len(b)), room)
 		s.mem.writeAt(b[:n], off)
@@ -180,6 +184,22 @@ func (s *Spool) storeWindowLocked() {
 	if s.keeping {
 		s.kept, s.window = s.received, nil
 	}
+}
+
+// reserveLocked asks the budget for n bytes from off on.
+func (s *Spool) reserveLocked(off, n int64) bool {
+	memory := min(n, max(0, s.cfg.Memory-off))
+	if !s.cfg.Budget.take(memory, n-memory) {
+		return false
+	}
+	s.reservedMemory += memory
+	s.reservedFile += n - memory
+	return true
+}
+
+func (s *Spool) unreserveLocked() {
+	s.cfg.Budget.giveBack(s.reservedMemory, s.reservedFile)
+	s.reservedMemory, s.reservedFile = 0, 0
 }
 
 // storeInFileLocked writes without the lock: nobody else writes, as there is one
@@ -230,6 +250,7 @@ func (s *Spool) releasePassedLocked() {
 		released = s.mem.releaseAll() || s.file != nil
 		s.letGoLocked(s.file)
 		s.file = nil
+		s.unreserveLocked()
 	case passed >= s.cfg.Memory:
 		released = s.mem.releaseAll()
 	default:
