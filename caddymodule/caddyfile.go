@@ -68,7 +68,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		return nil, err
 	}
 	if err := opts.assemble(proxy); err != nil {
-		return nil, h.WrapErr(err)
+		at := caddyfile.NewDispenser(tokens)
+		at.Next() // what is wrong lies between lines: name the directive's own
+		return nil, at.WrapErr(err)
 	}
 	return routeOf(h, matcherSet, &opts.handler, proxy)
 }

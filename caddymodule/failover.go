@@ -135,8 +135,8 @@ func (f *Failover) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("%s takes no block", opt)
 		}
 	}
-	if err := f.policy().Validate(); err != nil {
-		return d.Errf("failover: %w", err)
+	if len(seen) == 0 {
+		return d.Err("failover takes 'off' or a block with at least one option")
 	}
 	return nil
 }
@@ -149,9 +149,9 @@ func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
 	off := len(args) == 1 && args[0] == "off"
 	switch opt {
 	case "attempts":
-		return parseCount(d, opt, args, &f.Attempts)
+		return parseAttempts(d, args, &f.Attempts)
 	case "within":
-		return parseDurations(d, opt, args, &f.Within)
+		return parseDuration(d, opt, args, failover.MaxWithin, &f.Within)
 	case "replay":
 		return f.unmarshalReplay(d, args, off)
 	case "hold":
@@ -172,12 +172,12 @@ func (f *Failover) unmarshalReplay(d *caddyfile.Dispenser, args []string, off bo
 	if len(args) > 2 {
 		return d.Errf("replay takes a size in memory and a size in a file, got %d values", len(args))
 	}
-	if err := parseSize(d, "replay", args[0], &f.Replay.Memory); err != nil {
+	if err := parseSize(d, "replay", args[0], failover.MaxReplayMemory, &f.Replay.Memory); err != nil {
 		return err
 	}
 	f.Replay.File = failover.DefaultReplayFile
 	if len(args) == 2 {
-		return parseSize(d, "replay", args[1], &f.Replay.File)
+		return parseSize(d, "replay", args[1], failover.MaxReplayFile, &f.Replay.File)
 	}
 	return nil
 }
@@ -190,12 +190,12 @@ func (f *Failover) unmarshalHold(d *caddyfile.Dispenser, args []string, off bool
 	if len(args) > 2 {
 		return d.Errf("hold takes a size and a duration, got %d values", len(args))
 	}
-	if err := parseSize(d, "hold", args[0], &f.Hold.Size); err != nil {
+	if err := parseSize(d, "hold", args[0], failover.MaxHoldBytes, &f.Hold.Size); err != nil {
 		return err
 	}
 	f.Hold.For = caddy.Duration(failover.DefaultHoldFor)
 	if len(args) == 2 {
-		return parseDurations(d, "hold", args[1:], &f.Hold.For)
+		return parseDuration(d, "hold", args[1:], failover.MaxHoldFor, &f.Hold.For)
 	}
 	return nil
 }
@@ -221,8 +221,8 @@ func (f *Failover) unmarshalStatus(d *caddyfile.Dispenser, args []string, off bo
 	}
 	for _, arg := range args {
 		code, err := strconv.Atoi(arg)
-		if err != nil {
-			return d.Errf("retry_status: '%s' is not a status code", arg)
+		if err != nil || code < 400 || code > 599 {
+			return d.Errf("retry_status: '%s' is not a status from 400 to 599", arg)
 		}
 		if slices.Contains(f.RetryStatus, code) {
 			return d.Errf("retry_status: %d is named twice", code)
@@ -232,34 +232,34 @@ func (f *Failover) unmarshalStatus(d *caddyfile.Dispenser, args []string, off bo
 	return nil
 }
 
-func parseCount(d *caddyfile.Dispenser, opt string, args []string, dst *int) error {
+func parseAttempts(d *caddyfile.Dispenser, args []string, dst *int) error {
 	if len(args) != 1 {
-		return d.Errf("%s takes one number, got %d values", opt, len(args))
+		return d.Errf("attempts takes one number, got %d values", len(args))
 	}
 	n, err := strconv.Atoi(args[0])
-	if err != nil || n < 1 {
-		return d.Errf("%s: '%s' is not a number from 1", opt, args[0])
+	if err != nil || n < 1 || n > failover.MaxAttempts {
+		return d.Errf("attempts: '%s' is not a number from 1 to %d", args[0], failover.MaxAttempts)
 	}
 	*dst = n
 	return nil
 }
 
-func parseDurations(d *caddyfile.Dispenser, opt string, args []string, dst *caddy.Duration) error {
+func parseDuration(d *caddyfile.Dispenser, opt string, args []string, longest time.Duration, dst *caddy.Duration) error {
 	if len(args) != 1 {
 		return d.Errf("%s takes one duration, got %d values", opt, len(args))
 	}
 	v, err := caddy.ParseDuration(args[0])
-	if err != nil || v <= 0 {
-		return d.Errf("%s: '%s' is not a duration above zero, such as 5s or 25ms", opt, args[0])
+	if err != nil || v <= 0 || v > longest {
+		return d.Errf("%s: '%s' is not a duration above 0s and up to %s, such as 25ms", opt, args[0], longest)
 	}
 	*dst = caddy.Duration(v)
 	return nil
 }
 
-func parseSize(d *caddyfile.Dispenser, opt, arg string, dst *int64) error {
+func parseSize(d *caddyfile.Dispenser, opt, arg string, largest uint64, dst *int64) error {
 	n, err := humanize.ParseBytes(arg)
-	if err != nil || n > 1<<62 {
-		return d.Errf("%s: '%s' is not a size, such as 64KiB or 1MiB", opt, arg)
+	if err != nil || n > largest {
+		return d.Errf("%s: '%s' is not a size from 0 to %s, such as 64KiB", opt, arg, humanize.IBytes(largest))
 	}
 	*dst = int64(n)
 	return nil

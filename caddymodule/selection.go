@@ -7,6 +7,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -92,25 +93,62 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	return s.selectAgain(ex, pool, r, w)
 }
 
+// selectAgain lets the wrapped policy choose among the upstreams left, so that
+// a hash finds its next place. A policy that takes turns is not asked: a retry
+// would take a turn of its own, and with one upstream of three at fault half of
+// all requests would begin there instead of a third.
 func (s Selection) selectAgain(ex *exchange, pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	switch policy := s.policy.(type) {
+	case *reverseproxy.RoundRobinSelection:
+		return anyOf(leastTried(ex, pool), nil)
+	case *reverseproxy.WeightedRoundRobinSelection:
+		weighted, weights := withWeight(pool, policy.Weights)
+		return anyOf(leastTried(ex, weighted), weights)
+	}
 	candidates := leastTried(ex, pool)
-	if len(candidates) == 0 {
-		return nil
-	}
-	if _, byPlace := s.policy.(*reverseproxy.WeightedRoundRobinSelection); byPlace {
-		// Its weights belong to places in the whole pool. One round through
-		// the pool comes upon another origin, if its weight is not zero.
-		for range pool {
-			if u := s.policy.Select(pool, r, w); u != nil && isIn(candidates, u) {
-				return u
-			}
-		}
-		return candidates[0]
-	}
 	if u := s.policy.Select(candidates, r, w); u != nil {
 		return u
 	}
-	return candidates[0]
+	return anyOf(candidates, nil)
+}
+
+// withWeight returns the upstreams of which the weight is not zero, and their
+// weights.
+func withWeight(pool reverseproxy.UpstreamPool, weights []int) (reverseproxy.UpstreamPool, map[*reverseproxy.Upstream]int) {
+	of := make(map[*reverseproxy.Upstream]int, len(weights))
+	var weighted reverseproxy.UpstreamPool
+	for i, u := range pool {
+		if i < len(weights) && weights[i] > 0 {
+			weighted, of[u] = append(weighted, u), weights[i]
+		}
+	}
+	return weighted, of
+}
+
+// anyOf chooses at random, in proportion to the weights if there are any; nil if
+// there is nothing to choose from.
+func anyOf(pool reverseproxy.UpstreamPool, weights map[*reverseproxy.Upstream]int) *reverseproxy.Upstream {
+	total := 0
+	for _, u := range pool {
+		total += weightOf(u, weights)
+	}
+	if total == 0 {
+		return nil
+	}
+	at := rand.N(total)
+	for _, u := range pool {
+		if at -= weightOf(u, weights); at < 0 {
+			return u
+		}
+	}
+	return nil
+}
+
+func weightOf(u *reverseproxy.Upstream, weights map[*reverseproxy.Upstream]int) int {
+	if weights == nil {
+		return 1
+	}
+	return weights[u]
 }
 
 // leastTried returns the available upstreams that have failed least often in
@@ -138,15 +176,6 @@ func leastTried(ex *exchange, pool reverseproxy.UpstreamPool) reverseproxy.Upstr
 		}
 	}
 	return least
-}
-
-func isIn(pool reverseproxy.UpstreamPool, u *reverseproxy.Upstream) bool {
-	for _, v := range pool {
-		if v == u {
-			return true
-		}
-	}
-	return false
 }
 
 // Interface guards

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Mistakes in a Caddyfile: one error each, with file, line, what is wrong and
+// what is allowed.
+
+package caddymodule_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+// inBlock puts lines into the directive's block, the first of them on line 3.
+func inBlock(lines ...string) string {
+	return "localhost {\n\treset_guard 127.0.0.1:1 127.0.0.1:2 {\n\t\t" + strings.Join(lines, "\n\t\t") + "\n\t}\n}\n"
+}
+
+func inFailover(line string) string { return inBlock("failover {", line, "}") }
+
+func TestBadConfiguration(t *testing.T) {
+	const known = "unknown option '%s' of failover: allowed are attempts, within, replay, hold, idempotency_key and retry_status"
+	for name, tc := range map[string]struct {
+		caddyfile string
+		line      int
+		want      string
+	}{
+		"failover/unknown":      {inFailover("atempts 3"), 4, fmt.Sprintf(known, "atempts")},
+		"failover/later option": {inFailover("resume on"), 4, fmt.Sprintf(known, "resume")},
+		"failover/repeated":     {inBlock("failover {", "attempts 3", "attempts 4", "}"), 5, "attempts already specified"},
+		"failover/twice":        {inBlock("failover off", "failover off"), 4, "failover already specified"},
+		"failover/word":         {inBlock("failover on"), 3, "failover takes 'off' or a block, not 'on'"},
+		"failover/off and more": {inBlock("failover off now"), 3, "failover takes 'off' or a block, not 'now'"},
+		"failover/off block":    {inBlock("failover off {", "attempts 3", "}"), 4, "failover off takes no block: remove 'off' or the block"},
+		"failover/nothing":      {inBlock("failover"), 3, "failover takes 'off' or a block"},
+		"failover/no value":     {inFailover("attempts"), 4, "attempts needs a value"},
+		"failover/block":        {inBlock("failover {", "attempts 3 {", "x", "}", "}"), 5, "attempts takes no block"},
+		"attempts/word":         {inFailover("attempts many"), 4, "attempts: 'many' is not a number from 1 to 20"},
+		"attempts/none":         {inFailover("attempts 0"), 4, "attempts: '0' is not a number from 1 to 20"},
+		"attempts/too many":     {inFailover("attempts 21"), 4, "attempts: '21' is not a number from 1 to 20"},
+		"attempts/two":          {inFailover("attempts 2 3"), 4, "attempts takes one number, got 2 values"},
+		"within/word":           {inFailover("within soon"), 4, "within: 'soon' is not a duration above 0s and up to 10m0s"},
+		"within/zero":           {inFailover("within 0s"), 4, "within: '0s' is not a duration above 0s and up to 10m0s"},
+		"within/too long":       {inFailover("within 1h"), 4, "within: '1h' is not a duration above 0s and up to 10m0s"},
+		"within/two":            {inFailover("within 1s 2s"), 4, "within takes one duration, got 2 values"},
+		"replay/word":           {inFailover("replay much"), 4, "replay: 'much' is not a size from 0 to 1.0 GiB, such as 64KiB"},
+		"replay/too much":       {inFailover("replay 2GiB"), 4, "replay: '2GiB' is not a size from 0 to 1.0 GiB, such as 64KiB"},
+		"replay/file":           {inFailover("replay 1MiB 2TiB"), 4, "replay: '2TiB' is not a size from 0 to 1.0 TiB, such as 64KiB"},
+		"replay/three":          {inFailover("replay 1MiB 2MiB 3MiB"), 4, "replay takes a size in memory and a size in a file, got 3 values"},
+		"hold/size":             {inFailover("hold x"), 4, "hold: 'x' is not a size from 0 to 16 MiB, such as 64KiB"},
+		"hold/too much":         {inFailover("hold 17MiB"), 4, "hold: '17MiB' is not a size from 0 to 16 MiB, such as 64KiB"},
+		"hold/time":             {inFailover("hold 64KiB x"), 4, "hold: 'x' is not a duration above 0s and up to 10s"},
+		"hold/three":            {inFailover("hold 64KiB 1ms 2ms"), 4, "hold takes a size and a duration, got 3 values"},
+		"idempotency_key/name":  {inFailover(`idempotency_key "a b"`), 4, "idempotency_key: 'a b' is not the name of a header field"},
+		"retry_status/word":     {inFailover("retry_status 5xx"), 4, "retry_status: '5xx' is not a status from 400 to 599"},
+		"retry_status/range":    {inFailover("retry_status 302"), 4, "retry_status: '302' is not a status from 400 to 599"},
+		"retry_status/twice":    {inFailover("retry_status 502 502"), 4, "retry_status: 502 is named twice"},
+		"error_page/word":       {inBlock("error_page maybe"), 3, "error_page takes 'on' or 'off'"},
+		"error_page/none":       {inBlock("error_page"), 3, "error_page takes 'on' or 'off'"},
+		"error_page/twice":      {inBlock("error_page on", "error_page off"), 4, "error_page already specified"},
+		"error_page/block":      {inBlock("error_page on {", "x", "}"), 4, "error_page takes no block"},
+		"unknown subdirective":  {inBlock("rate_limit auto"), 3, "unrecognized subdirective rate_limit"},
+		"unknown: allowed":      {inBlock("rate_limit auto"), 3, "reset_guard takes failover, error_page and every option of reverse_proxy"},
+		"attempts and retries": {
+			inBlock("lb_retries 2", "failover {", "attempts 3", "}"), 2,
+			"attempts and lb_retries mean the same (lb_retries 2 is attempts 3): remove one of them",
+		},
+		"within and try_duration": {
+			inBlock("lb_try_duration 2s", "failover {", "within 3s", "}"), 2,
+			"within and lb_try_duration mean the same: remove one of them",
+		},
+		"hold and flush": {
+			inBlock("flush_interval -1", "failover {", "hold 1KiB", "}"), 2,
+			"hold and flush_interval -1 contradict each other: a response that is flushed at once cannot be held; remove one of them",
+		},
+		"transport in itself": {
+			inBlock("transport reset_guard"), 2,
+			"transport reset_guard: the directive reset_guard wraps the transport by itself; name the one to wrap, such as http, or use the directive reverse_proxy",
+		},
+		"policy in itself": {
+			inBlock("lb_policy reset_guard"), 2,
+			"lb_policy reset_guard: the directive reset_guard wraps the policy by itself; name the one to wrap, such as round_robin, or use the directive reverse_proxy",
+		},
+		"plain/transport option": {
+			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\ttransport reset_guard {\n\t\t\tfailovr off\n\t\t}\n\t}\n}", 4,
+			"unknown option 'failovr' of transport reset_guard: allowed are transport and failover",
+		},
+		"plain/transport wraps itself": {
+			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\ttransport reset_guard {\n\t\t\ttransport reset_guard\n\t\t}\n\t}\n}", 4,
+			"transport reset_guard cannot wrap itself: name the transport to wrap, such as http",
+		},
+		"plain/policy wraps itself": {
+			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\tlb_policy reset_guard reset_guard\n\t}\n}", 3,
+			"lb_policy reset_guard cannot wrap itself: name the policy that is to choose, such as round_robin",
+		},
+		"plain/matcher option": {
+			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\tlb_retry_match {\n\t\t\treset_guard {\n\t\t\t\tx\n\t\t\t}\n\t\t}\n\t}\n}", 5,
+			"the reset_guard matcher takes no options",
+		},
+		"global/option": {
+			"{\n\treset_guard {\n\t\tpressure\n\t}\n}\nlocalhost\n", 3,
+			"unknown option 'pressure' of the global option reset_guard: it takes none",
+		},
+		"global/twice": {"{\n\treset_guard\n\treset_guard\n}\nlocalhost\n", 3, "reset_guard already specified"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tryAdapt(tc.caddyfile)
+			if err == nil {
+				t.Fatalf("accepted:\n%s", tc.caddyfile)
+			}
+			if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %q, want it to say %q", err, tc.want)
+			}
+			if at := fmt.Sprintf("Caddyfile:%d", tc.line); !strings.Contains(err.Error(), at) {
+				t.Errorf("got %q, want it to name %s", err, at)
+			}
+		})
+	}
+}
+
+// FuzzDirective: whatever is written, the parser neither panics nor hangs, and
+// what it accepts is a configuration that Caddy can read.
+func FuzzDirective(f *testing.F) {
+	for _, seed := range []string{
+		"reset_guard 127.0.0.1:1",
+		"reset_guard 127.0.0.1:1 {\n\tfailover off\n\terror_page off\n}",
+		"reset_guard /x* h2c://127.0.0.1:1 {\n\tfailover {\n\t\tattempts 3\n\t\thold 1KiB 1ms\n\t\treplay 1MiB off\n\t}\n}",
+		"reset_guard {\n\tto a:1\n\theader_up X {\n\tfailover {\n\t}\n\thandle_response {\n\t\trespond \"{\" 200\n\t}\n}",
+		"reset_guard a:1 {\n\ttransport http {\n\t\ttls\n\t}\n\tfailover {\n\t\tretry_status 502 off\n\t\tidempotency_key X\n\t}\n}",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		if _, err := caddyfile.Tokenize([]byte(in), "Fuzzfile"); err != nil || strings.Contains(in, "import") {
+			return // imports read files
+		}
+		blocks, err := caddyfile.Parse("Fuzzfile", []byte(":8080 {\n"+in+"\n}\n"))
+		if err != nil {
+			return
+		}
+		_, _, _ = (httpcaddyfile.ServerType{}).Setup(blocks, map[string]any{})
+	})
+}
