@@ -29,6 +29,7 @@ type Kind struct {
 	Upstream string
 	Cause    health.Cause
 	Phase    health.Phase
+	Outcome  string // how the request ended
 	Action   string // what was done about it: retry, resume, give up ...
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/resetguard/caddy-resetguard/health"
 )
@@ -34,7 +35,7 @@ func Hint(f health.Fault) string {
 	case health.Protocol:
 		return hintProtocol(f)
 	case health.Overloaded:
-		return "The origin says that it has too much to do. Add capacity, or look for what loads it (slow queries, a crawler, a job); its traffic is held back for as long as it asked."
+		return "The origin says that it has too much to do. Add capacity, or look for what loads it (slow queries, a crawler, a job)."
 	case health.Status:
 		return hintStatus(f)
 	case health.LocalPorts, health.LocalFiles, health.LocalMemory, health.NoUpstream:
@@ -50,7 +51,7 @@ func hintDNS(f health.Fault) string {
 	if isTimeout(f.Err) {
 		return "The DNS resolver does not answer in time. Check /etc/resolv.conf and the resolver itself, or name others with `resolvers` in `transport http`."
 	}
-	return "The origin's name does not resolve. Check its spelling and its DNS record with `dig`, and the resolver in /etc/resolv.conf; others can be named with `resolvers` in `transport http`."
+	return "The origin's name does not resolve. Check its spelling and its DNS record with `dig`, and /etc/resolv.conf; the name of a container or service vanishes when that stops."
 }
 
 func hintTimeout(f health.Fault) string {
@@ -167,15 +168,22 @@ func hintLocal(f health.Fault) string {
 	case health.LocalMemory:
 		return "The kernel has no memory left for sockets. Check `free -m`, the memory limit of the container or unit, and `net.ipv4.tcp_mem`."
 	default:
-		return "No origin was available: all are marked down by health checks (`health_uri`, `max_fails`) or full (`unhealthy_request_count`), or the list is empty. See `curl localhost:2019/reverse_proxy/upstreams`."
+		return "No origin was available: all are marked down (`health_uri`, `max_fails`) or full (`unhealthy_request_count`), or `dynamic` found none (see the lines before). If the admin API is on: `curl localhost:2019/reverse_proxy/upstreams`."
 	}
 }
 
+// LongWait is how long a client must have waited for an origin in vain until its
+// leaving says more of the origin than of the client. People give up a page after
+// about ten seconds (Nielsen, Usability Engineering, 1993).
+const LongWait = 10 * time.Second
+
 func hintClient(f health.Fault) string {
-	switch f.Phase {
-	case health.PhaseStale, health.PhaseWait:
-		return "The visitor left before the origin answered. One such case is normal; if there are many, look for slow answers."
-	default:
+	switch {
+	case f.Phase == health.PhaseBody:
 		return "The visitor left or lost the network. Nothing is to be done; if there are many, look at the network in front of this host."
+	case f.Elapsed >= LongWait:
+		return "The origin was silent for as long as the visitor waited: it hangs, or the network path to it is broken. Set `response_header_timeout` (and `tls_timeout`) in `transport http`, so that others are tried in time."
+	default:
+		return "The visitor left before the origin answered. One such case is normal; if there are many, look for slow answers."
 	}
 }

@@ -103,7 +103,7 @@ func TestHintNamesRealOptions(t *testing.T) {
 		"keepalive_idle_conns_per_host", "tls", "tls_server_name", "tls_client_auth",
 		"transport http { tls_trust_pool file /path/to/ca.pem }",
 		"health_uri", "max_fails", "unhealthy_request_count",
-		"read_timeout",
+		"read_timeout", "dynamic",
 		"net.ipv4.ip_local_port_range", "net.ipv4.tcp_mem",
 		"dig", "ip route get", "ping", "dmesg -T", "openssl s_client -connect", "ss -s", "free -m",
 		"systemctl edit caddy", "ulimit -n", "ls -l /proc/PID/fd", "curl localhost:2019/reverse_proxy/upstreams",

@@ -33,6 +33,7 @@ const (
 	ReasonFutile    Reason = "retry_is_futile"    // a shortage of this host, or nobody is waiting
 	ReasonCommitted Reason = "response_committed" // part of the response has reached the client
 	ReasonOff       Reason = "failover_off"       // the configuration allows one attempt
+	ReasonProxy     Reason = "proxy_gave_up"      // the proxy found no other origin, or had reached its own limits
 )
 
 // Decision is the answer to a fault. Wait is how long to wait before the next
@@ -69,9 +70,14 @@ type Exchange struct {
 	// MaxAttempts + FreeAttempts and the proxy's own limit of retries.
 	tried     []triedOrigin
 	lastTried string
-	// records grows by one for each fault, so it has the same bound.
+	// records grows by one for each fault, those included that net/http mends
+	// by itself; bounded by maxRecords.
 	records []Record
 }
+
+// maxRecords is more than the attempts of any policy and the idle connections
+// that net/http keeps for one origin by default (32 in Caddy) come to.
+const maxRecords = 64
 
 type triedOrigin struct {
 	upstream string
@@ -150,7 +156,7 @@ type Situation struct {
 
 // Decide says what to do about a fault of upstream and records it.
 func (e *Exchange) Decide(f health.Fault, upstream string, s Situation, now time.Time) Decision {
-	e.markTried(upstream)
+	e.MarkTried(upstream)
 	if f.Phase == health.PhaseStale && e.free < FreeAttempts {
 		e.free++
 	}
@@ -165,10 +171,14 @@ func (e *Exchange) Decide(f health.Fault, upstream string, s Situation, now time
 // Note records a fault that was decided elsewhere: one that net/http retried by
 // itself, or one of a committed response.
 func (e *Exchange) Note(f health.Fault, upstream string, d Decision) {
+	if len(e.records) == maxRecords {
+		e.records = append(e.records[:0], e.records[1:]...)
+	}
 	e.records = append(e.records, Record{Fault: f, Upstream: upstream, Attempt: e.attempts, Decision: d})
 }
 
-func (e *Exchange) markTried(upstream string) {
+// MarkTried makes the next attempt avoid upstream.
+func (e *Exchange) MarkTried(upstream string) {
 	e.lastTried = upstream
 	for i := range e.tried {
 		if e.tried[i].upstream == upstream {

@@ -37,6 +37,8 @@ const (
 // tries again and keeps nothing; DefaultPolicy is what is used unless the
 // configuration says otherwise.
 type Policy struct {
+	// Off leaves all retries to the proxy, as if there were no guard.
+	Off bool
 	// Attempts is how often a request is sent at the most, the first time
 	// included. Up to FreeAttempts on stale connections come on top.
 	Attempts int

@@ -225,13 +225,8 @@ func (s *Spool) storeInFileLocked(b []byte, off int64) (err error) {
 	return err
 }
 
-// overflowLocked ends keeping; the first reason is the one that is remembered.
-func (s *Spool) overflowLocked(why error) {
-	s.keeping = false
-	if s.overflow == nil {
-		s.overflow = why
-	}
-}
+// overflowLocked ends keeping for the given reason.
+func (s *Spool) overflowLocked(why error) { s.keeping, s.overflow = false, why }
 
 // releasePassedLocked lets go of what nobody will read, once keeping has ended:
 // what the live reader has passed, or everything if there is none and the body

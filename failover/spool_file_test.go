@@ -61,18 +61,64 @@ func spoolDirEmpty(t *testing.T, dir string) {
 // A file that cannot be made costs the ability to send again, not the request.
 func TestSpoolUnwritableDir(t *testing.T) {
 	body := spoolBody(100_000)
-	dir := filepath.Join(t.TempDir(), "missing")
-	s := newTestSpool(t, bytes.NewReader(body), SpoolConfig{Memory: 10_000, File: 1 << 20, Dir: dir})
-	got, err := io.ReadAll(mustSpoolReader(t, s))
-	if err != nil || !bytes.Equal(got, body) {
-		t.Errorf("got %d bytes, %v; want the body", len(got), err)
+	for _, memory := range []int64{0, 10_000} {
+		dir := filepath.Join(t.TempDir(), "missing")
+		s := newTestSpool(t, bytes.NewReader(body), SpoolConfig{Memory: memory, File: 1 << 20, Dir: dir})
+		r := mustSpoolReader(t, s)
+		got := spoolReadN(t, r, 50_000)
+		if s.Whole() {
+			t.Error("got whole")
+		}
+		rest, err := io.ReadAll(r)
+		if err != nil || !bytes.Equal(append(got, rest...), body) {
+			t.Errorf("got %d bytes more, %v; want the body", len(rest), err)
+		}
+		if spoolChunks(s) != 0 || !errors.Is(s.Overflow(), os.ErrNotExist) {
+			t.Errorf("got %d chunks, overflow %v", spoolChunks(s), s.Overflow())
+		}
+		if _, err := s.Reader(); !errors.Is(err, ErrNotKept) || !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("Reader: got %v", err)
+		}
 	}
-	if s.Whole() || spoolChunks(s) != 0 || !errors.Is(s.Overflow(), os.ErrNotExist) {
-		t.Errorf("got whole %v, %d chunks, overflow %v", s.Whole(), spoolChunks(s), s.Overflow())
+}
+
+// What was kept is released when it is known to be of no use, not only when the
+// client sends more.
+func TestSpoolOverflowReleasesAtOnce(t *testing.T) {
+	for _, memory := range []int64{0, 3000} {
+		gate := newSpoolGate()
+		src := io.MultiReader(bytes.NewReader(spoolBody(4000)), gate)
+		dir := filepath.Join(t.TempDir(), "missing")
+		s := newTestSpool(t, src, SpoolConfig{Memory: memory, File: 1 << 20, Dir: dir})
+		r := mustSpoolReader(t, s)
+		spoolReadN(t, r, 4000)
+		next := spoolGo(r, 8)
+		<-gate.entered
+		s.mu.Lock()
+		if len(s.mem.chunks) > s.mem.passed || s.window != nil || !s.lost {
+			t.Error("still kept while waiting for the client")
+		}
+		s.mu.Unlock()
+		gate.give <- spoolGift{"!", io.EOF}
+		if got := <-next; got != (spoolRead{"!", io.EOF}) {
+			t.Errorf("got %v", got)
+		}
 	}
-	if _, err := s.Reader(); !errors.Is(err, ErrNotKept) || !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Reader: got %v", err)
+}
+
+// A file that was made while the spool was closed does not stay.
+func TestSpoolClosedWhileMakingFile(t *testing.T) {
+	dir := t.TempDir()
+	s := newTestSpool(t, nil, SpoolConfig{File: 100, Dir: dir})
+	s.Close()
+	s.mu.Lock()
+	err := s.storeInFileLocked([]byte("late"), 0)
+	f := s.unwanted.f
+	s.unlock()
+	if _, statErr := f.Stat(); err != nil || s.file != nil || !errors.Is(statErr, os.ErrClosed) {
+		t.Errorf("got %v, file %v, %v; want it closed", err, s.file, statErr)
 	}
+	spoolDirEmpty(t, dir)
 }
 
 // A disk that fills up costs the ability to send again, not the request.

@@ -111,6 +111,9 @@ func TestSpoolLateBytes(t *testing.T) {
 			}
 			_ = mustSpoolReader(t, s).Close()
 			gate.give <- spoolGift{" late", io.EOF}
+			if spoolChunks(s) == 0 { // waits until they are there, between attempts
+				t.Error("dropped")
+			}
 			if got, err := io.ReadAll(mustSpoolReader(t, s)); err != nil || string(got) != want {
 				t.Errorf("got %q, %v; want %q", got, err, want)
 			}
@@ -212,6 +215,31 @@ func TestSpoolDrainWaits(t *testing.T) {
 	})
 }
 
+// A limit of 0 waits for the read under way and does nothing else.
+func TestSpoolDrainNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := newSpoolGate()
+		s := newTestSpool(t, gate, spoolInMemory)
+		spoolGo(mustSpoolReader(t, s), 8)
+		<-gate.entered
+		done := make(chan int64)
+		go func() {
+			n, _ := s.Drain(0)
+			done <- n
+		}()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Error("did not wait")
+		default:
+		}
+		gate.give <- spoolGift{"late", nil}
+		if n := <-done; n != 0 {
+			t.Errorf("drained %d bytes, want 0", n)
+		}
+	})
+}
+
 func TestSpoolDrainEndsWithClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := newSpoolGate()
@@ -228,4 +256,24 @@ func TestSpoolDrainEndsWithClose(t *testing.T) {
 			t.Errorf("got %v, want ErrFenced", err)
 		}
 	})
+}
+
+// The buffer into which the source is read, or that is being stored, is not given to
+// others before that has ended, also if the spool is closed meanwhile.
+func TestSpoolBufferInUse(t *testing.T) {
+	s := newTestSpool(t, strings.NewReader("body"), spoolInMemory)
+	spoolReadN(t, mustSpoolReader(t, s), 4)
+	s.mu.Lock()
+	s.flight = true
+	s.unlock()
+	s.Close()
+	if s.buf == nil {
+		t.Error("given back while in use")
+	}
+	s.mu.Lock()
+	s.landLocked()
+	s.unlock()
+	if s.buf != nil {
+		t.Error("kept after use")
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -28,7 +29,7 @@ func TestSpoolStaleReaders(t *testing.T) {
 		for attempt := range 8 {
 			r := mustSpoolReader(t, s)
 			stale.Go(func() {
-				if _, err := io.Copy(spoolSlowWriter{}, r); err != nil && err != ErrFenced {
+				if _, err := io.Copy(spoolHide{io.Discard}, r); err != nil && err != ErrFenced {
 					t.Errorf("stale reader: %v", err)
 				}
 			})
@@ -45,11 +46,6 @@ func TestSpoolStaleReaders(t *testing.T) {
 	}
 }
 
-// spoolSlowWriter hides that io.Discard would read in its own way.
-type spoolSlowWriter struct{}
-
-func (spoolSlowWriter) Write(p []byte) (int, error) { return len(p), nil }
-
 // Abandon, and a new attempt, in the very moment in which bytes go to the file do
 // not take them from the reader that needs them.
 func TestSpoolAbandonRace(t *testing.T) {
@@ -60,7 +56,7 @@ func TestSpoolAbandonRace(t *testing.T) {
 		one := mustSpoolReader(t, s)
 		spoolReadN(t, one, 4096)
 		var others sync.WaitGroup
-		others.Go(func() { _, _ = io.Copy(spoolSlowWriter{}, one) })
+		others.Go(func() { _, _ = io.Copy(spoolHide{io.Discard}, one) })
 		others.Go(s.Abandon)
 		if two, err := s.Reader(); err == nil {
 			if got, err := io.ReadAll(two); err != nil || !bytes.Equal(got, body) {
@@ -82,7 +78,7 @@ func TestSpoolAbandonRace(t *testing.T) {
 func TestSpoolCloseRace(t *testing.T) {
 	body := spoolBody(300_000)
 	dir := t.TempDir()
-	for range 200 {
+	for i := range 1000 {
 		s := NewSpool(io.NopCloser(bytes.NewReader(body)), nil, SpoolConfig{Memory: 10_000, File: 1 << 20, Dir: dir})
 		var done sync.WaitGroup
 		r := mustSpoolReader(t, s)
@@ -90,11 +86,14 @@ func TestSpoolCloseRace(t *testing.T) {
 		done.Go(func() {
 			_, _ = r.Read(make([]byte, 20_000))
 			close(started)
-			if n, err := io.Copy(spoolSlowWriter{}, r); err != nil && err != ErrFenced {
+			if n, err := io.Copy(spoolHide{io.Discard}, r); err != nil && err != ErrFenced {
 				t.Errorf("after %d bytes: %v", n, err)
 			}
 		})
 		<-started
+		for range i % 20 {
+			runtime.Gosched()
+		}
 		s.Close()
 		done.Wait()
 		if spoolChunks(s) > 0 || spoolHasFile(s) {
@@ -105,12 +104,16 @@ func TestSpoolCloseRace(t *testing.T) {
 }
 
 // spoolOrigins serves /cut, which reads a little of the body and breaks the
-// exchange off, and /sum, which answers with the sum of the whole body.
-func spoolOrigins(t *testing.T, h2 bool) *httptest.Server {
+// exchange off when cut says so (nil: at once), and /sum, which answers with the
+// sum of the whole body.
+func spoolOrigins(t *testing.T, h2 bool, cut <-chan struct{}) *httptest.Server {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/cut", func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.CopyN(io.Discard, r.Body, 1000)
+		if cut != nil {
+			<-cut
+		}
 		panic(http.ErrAbortHandler)
 	})
 	mux.HandleFunc("/sum", func(w http.ResponseWriter, r *http.Request) {
@@ -154,7 +157,7 @@ func TestSpoolWithTransport(t *testing.T) {
 	want := fmt.Sprintf("%x x", sha256.Sum256(body))
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("h2=%v", h2), func(t *testing.T) {
-			srv := spoolOrigins(t, h2)
+			srv := spoolOrigins(t, h2, nil)
 			trailer := http.Header{"Digest": nil}
 			src := spoolTrailerSource{bytes.NewReader(body), trailer}
 			s := NewSpool(src, trailer, SpoolConfig{Memory: 1 << 20, File: 1 << 20, Dir: t.TempDir()})
@@ -176,7 +179,7 @@ func TestSpoolWithTransport(t *testing.T) {
 func TestSpoolTransportReadsOn(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("h2=%v", h2), func(t *testing.T) {
-			srv := spoolOrigins(t, h2)
+			srv := spoolOrigins(t, h2, nil)
 			gate := newSpoolGate()
 			s := newTestSpool(t, gate, spoolInMemory)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -203,17 +206,21 @@ func TestSpoolTransportReadsOn(t *testing.T) {
 // HTTP/2's transport closes the body when the origin resets the stream, and
 // waits for the read of it to end: it does, though the client is silent.
 func TestSpoolResetWhileClientIsSilent(t *testing.T) {
-	srv := spoolOrigins(t, true)
+	silent := make(chan struct{})
+	srv := spoolOrigins(t, true, silent)
 	gate := newSpoolGate()
 	s := newTestSpool(t, io.MultiReader(bytes.NewReader(spoolBody(1000)), gate), spoolInMemory)
+	go func() {
+		<-gate.entered
+		close(silent)
+	}()
 	if _, err := spoolAttemptAt(t.Context(), t, srv, "/cut", s); err == nil {
 		t.Error("got no error")
 	}
 	if !s.Whole() {
 		t.Error("not whole")
 	}
-	<-gate.entered
-	gate.give <- spoolGift{"", io.EOF}
+	go func() { gate.give <- spoolGift{"", io.EOF} }()
 	want := fmt.Sprintf("%x ", sha256.Sum256(spoolBody(1000)))
 	if got, err := spoolAttemptAt(t.Context(), t, srv, "/sum", s); err != nil || got != want {
 		t.Errorf("got %q, %v; want %q", got, err, want)

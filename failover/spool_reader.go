@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// SpoolReader reads the body for one attempt. Close may be called at any time, by
-// any goroutine.
+// SpoolReader reads the body for one attempt. Read is for one goroutine at a time;
+// Close may be called by any, at any time.
 type SpoolReader struct {
 	spool   *Spool
 	trailer http.Header
@@ -88,7 +88,9 @@ func (r *SpoolReader) passLocked(n int) (int, error) {
 }
 
 // Close fences this reader and so ends a Read of it that is waiting. It never
-// closes, nor waits for, the client's body.
+// closes, nor waits for, the client's body. HTTP/1's RoundTrip reports a fault
+// only when the Read under way has ended: who notices the fault otherwise, or
+// cancels the attempt, calls Close so that it does not wait for the client.
 func (r *SpoolReader) Close() error {
 	s := r.spool
 	s.mu.Lock()

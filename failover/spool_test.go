@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -304,63 +303,6 @@ func TestSpoolOverflowOfLaterAttempt(t *testing.T) {
 	}
 }
 
-func TestSpoolAbandon(t *testing.T) {
-	body := spoolBody(200_000)
-	cfg := SpoolConfig{Memory: 100_000, File: 100_000}
-	t.Run("before the first byte", func(t *testing.T) {
-		s := newTestSpool(t, bytes.NewReader(body), cfg)
-		s.Abandon()
-		mustSpoolReader(t, s)
-		r := mustSpoolReader(t, s) // nothing read: another attempt is fine
-		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, body) {
-			t.Errorf("got %d bytes, %v; want the body", len(got), err)
-		}
-		if s.Whole() || spoolChunks(s) != 0 || s.Overflow() != nil {
-			t.Errorf("got whole %v, %d chunks, overflow %v", s.Whole(), spoolChunks(s), s.Overflow())
-		}
-	})
-	t.Run("released as it is passed", func(t *testing.T) {
-		s := newTestSpool(t, bytes.NewReader(body), cfg)
-		spoolReadN(t, mustSpoolReader(t, s), 150_000)
-		r := mustSpoolReader(t, s)
-		got := spoolReadN(t, r, 40_000)
-		s.Abandon()
-		for _, step := range []struct{ read, chunks, file int }{
-			{0, 3, 1}, // of 4 chunks two are passed; the buffer
-			{59_999, 2, 1},
-			{1, 1, 1},      // all memory but the buffer is passed,
-			{35_167, 1, 1}, // all of the file but a byte,
-			{1, 1, 0},
-			{32_767, 1, 0}, // all of the buffer but a byte
-			{1, 0, 0},
-		} {
-			got = append(got, spoolReadN(t, r, step.read)...)
-			if file := spoolHasFile(s); spoolChunks(s) != step.chunks || file != (step.file == 1) {
-				t.Errorf("at %d: got %d chunks, file %v; want %d, %d", len(got), spoolChunks(s), file, step.chunks, step.file)
-			}
-		}
-		if rest, err := io.ReadAll(r); err != nil || !bytes.Equal(append(got, rest...), body) {
-			t.Errorf("got %d bytes more, %v; want the body", len(rest), err)
-		}
-		if _, err := s.Reader(); !errors.Is(err, ErrNotKept) {
-			t.Errorf("Reader: got %v, want ErrNotKept", err)
-		}
-	})
-	t.Run("between attempts", func(t *testing.T) {
-		s := newTestSpool(t, bytes.NewReader(body), cfg)
-		r := mustSpoolReader(t, s)
-		spoolReadN(t, r, 150_000)
-		_ = r.Close()
-		if !s.Whole() {
-			t.Error("after the attempt: not whole")
-		}
-		s.Abandon()
-		if s.Whole() || spoolChunks(s) != 0 || spoolHasFile(s) {
-			t.Error("still kept")
-		}
-	})
-}
-
 func TestSpoolDrain(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
@@ -408,80 +350,4 @@ func TestSpoolSourcePanics(t *testing.T) {
 		_, _ = s.Drain(1)
 	}()
 	s.Close()
-}
-
-// spoolTrailerSource fills in the trailer when it ends, as net/http's server
-// bodies and Caddy's wrapper of them do.
-type spoolTrailerSource struct {
-	io.Reader
-	trailer http.Header
-}
-
-func (s spoolTrailerSource) Read(p []byte) (int, error) {
-	n, err := s.Reader.Read(p)
-	if err == io.EOF {
-		clear(s.trailer)
-		s.trailer["Digest"] = []string{"x"}
-		s.trailer["Unannounced"] = []string{"y"}
-	}
-	return n, err
-}
-
-func (spoolTrailerSource) Close() error { return nil }
-
-func TestSpoolTrailer(t *testing.T) {
-	original := http.Header{"Digest": nil}
-	s := NewSpool(spoolTrailerSource{strings.NewReader("body"), original}, original, spoolInMemory)
-	defer s.Close()
-	one := mustSpoolReader(t, s)
-	early := mustSpoolReader(t, s).Trailer()
-	if _, err := io.ReadAll(mustSpoolReader(t, s)); err != nil {
-		t.Fatal(err)
-	}
-	late := mustSpoolReader(t, s)
-	if _, announced := late.Trailer()["Digest"]; !announced || len(late.Trailer()) != 1 {
-		t.Errorf("made after the end: got %v, want the announced key only", late.Trailer())
-	}
-	if _, err := io.ReadAll(late); err != nil {
-		t.Fatal(err)
-	}
-	if got := late.Trailer(); got.Get("Digest") != "x" || got.Get("Unannounced") != "y" || len(got) != 2 {
-		t.Errorf("after EOF: got %v", got)
-	}
-	late.Trailer().Set("Digest", "changed")
-	if one.Trailer().Get("Digest") != "x" || original.Get("Digest") != "x" {
-		t.Error("the first attempt's trailer is not the original, or is shared")
-	}
-	if v, announced := early["Digest"]; !announced || v != nil {
-		t.Errorf("an attempt that did not reach the end: got %v", early)
-	}
-}
-
-// The end may come in a read of its own, also for an attempt that read nothing.
-func TestSpoolTrailerOfEmptyBody(t *testing.T) {
-	original := http.Header{}
-	s := NewSpool(spoolTrailerSource{strings.NewReader(""), original}, original, spoolInMemory)
-	defer s.Close()
-	for attempt := range 3 {
-		r := mustSpoolReader(t, s)
-		if _, err := r.Read(make([]byte, 1)); err != io.EOF || r.Trailer().Get("Digest") != "x" {
-			t.Errorf("attempt %d: got %v, %v", attempt, err, r.Trailer())
-		}
-	}
-}
-
-func TestSpoolWithoutTrailer(t *testing.T) {
-	for _, original := range []http.Header{nil, {}} {
-		s := NewSpool(http.NoBody, original, spoolInMemory)
-		for range 2 {
-			r := mustSpoolReader(t, s)
-			if got := r.Trailer(); (got == nil) != (original == nil) || len(got) > 0 {
-				t.Errorf("got %v, want %v", got, original)
-			}
-			if _, err := io.ReadAll(r); err != nil {
-				t.Error(err)
-			}
-		}
-		s.Close()
-	}
 }

@@ -48,6 +48,10 @@ type Evidence struct {
 	// Unprocessed tells that the origin refused the request unprocessed, which
 	// net/http's HTTP/2 client knows but does not always say.
 	Unprocessed bool
+	// Answered tells that a byte of the response has come, as net/http sees it
+	// (httptrace's GotFirstResponseByte). On TLS nothing else tells: bytes of
+	// alerts and of session tickets are received, too.
+	Answered bool
 	// InBody tells that the response's header had been received.
 	InBody bool
 }
@@ -63,6 +67,9 @@ func Classify(err error, ev Evidence) Fault {
 	if ev.Conn != nil {
 		f.Sent = ev.Conn.Sent() - ev.SentBefore
 		f.Received = ev.Conn.Received() - ev.ReceivedBefore
+	}
+	if ev.Dialing || ev.Watched && !ev.Connected {
+		f.Sent, f.Received = 0, 0 // without a connection that is certain
 	}
 	f.Phase, f.Safety = phaseOf(&f, ev)
 
@@ -92,22 +99,37 @@ func phaseOf(f *Fault, ev Evidence) (Phase, Safety) {
 		return PhaseDial, Unsent
 	case ev.InBody:
 		return PhaseBody, IfIdempotent
+	case ev.Watched && !ev.Connected && ev.Context != nil:
+		// net/http returns at once and lets the dial go on behind it: whether
+		// TLS had begun is not known.
+		return PhaseDial, Unsent
 	case ev.Watched && !ev.Connected:
 		return PhaseTLS, Unsent
-	}
-	safety := IfIdempotent
-	if f.Sent == 0 && f.Received <= 0 {
-		safety = Unsent
-	}
-	switch {
-	case f.Received > 0 && !ev.Multiplexed:
+	case f.Sent == 0:
+		// What came in spite of that answers nothing: a TLS alert, or a 408 to
+		// tell that the connection was idle for too long.
+		return sendingPhase(f, ev), Unsent
+	case isAnswered(f, ev):
 		return PhaseHeaders, IfIdempotent
-	case ev.Reused && !ev.Multiplexed:
-		return PhaseStale, safety
-	case !ev.Uploaded:
-		return PhaseWrite, safety
 	}
-	return PhaseWait, safety
+	return sendingPhase(f, ev), IfIdempotent
+}
+
+// sendingPhase is the phase of an attempt without an answer.
+func sendingPhase(f *Fault, ev Evidence) Phase {
+	switch {
+	case ev.Reused && !ev.Multiplexed:
+		return PhaseStale
+	case !ev.Uploaded || f.Sent == 0:
+		return PhaseWrite
+	}
+	return PhaseWait
+}
+
+// isAnswered tells whether any byte of a response has come. The count alone
+// shows that only where nothing else is received.
+func isAnswered(f *Fault, ev Evidence) bool {
+	return ev.Answered || f.Received > 0 && !ev.Multiplexed && !ev.Conn.tls.Load()
 }
 
 // classifyDial covers everything up to an established TCP connection: nothing
@@ -148,6 +170,16 @@ func (f Fault) local(c Cause) Fault {
 
 // classifyExchange covers everything after a connection was established.
 func classifyExchange(f Fault, ev Evidence) Fault {
+	f = causeOfExchange(f, ev)
+	if f.Safety == Unprocessed && (ev.InBody || ev.Answered) {
+		// An origin that has begun to answer has begun to act, whatever it says
+		// afterwards.
+		f.Safety = IfIdempotent
+	}
+	return f.weighStale(ev)
+}
+
+func causeOfExchange(f Fault, ev Evidence) Fault {
 	if ev.Unprocessed {
 		f.Cause, f.Weight, f.Safety = RefusedStream, 0, Unprocessed
 		return f
@@ -161,7 +193,7 @@ func classifyExchange(f Fault, ev Evidence) Fault {
 	if cause, ok := tlsCause(f.Err); ok {
 		// TLS 1.3 lets a server reject the client's certificate after the
 		// handshake: then nothing is retried unless it could be anyway.
-		f.Cause = cause
+		f.Cause, f.Trip = cause, isCertificateAlert(f.Err)
 		return f
 	}
 	switch kind := endOf(f, ev); {
@@ -175,10 +207,21 @@ func classifyExchange(f Fault, ev Evidence) Fault {
 		f.Cause = Protocol
 	case kind == EndTimer:
 		f.Cause, f.Side = Timeout, SideNetwork
+	case isHangup(f.Err, ev) && isAnswered(&f, ev):
+		f.Cause = Protocol
+	case isHangup(f.Err, ev):
+		f.Cause = Closed
 	default:
 		f.Cause = Unknown
 	}
-	return f.weighStale()
+	return f
+}
+
+// isHangup tells that net/http closed the connection while it was writing:
+// because its reader could not make sense of the answer, or had come to an end
+// which the connection has not seen. TLS ends with an alert; the FIN comes later.
+func isHangup(err error, ev Evidence) bool {
+	return ev.Conn != nil && !ev.InBody && errors.Is(err, net.ErrClosed)
 }
 
 // endOf prefers the connection's own first event over the error, which may only
@@ -200,14 +243,17 @@ func endOf(f Fault, ev Evidence) EndKind {
 
 // weighStale spares origins that close idle connections. Nothing sent: the race
 // that every keep-alive has. Something sent: most often the same race, sometimes
-// a crash.
-func (f Fault) weighStale() Fault {
-	if f.Phase != PhaseStale || (f.Cause != Reset && f.Cause != Closed) {
-		return f
-	}
-	f.Weight = 0.25
-	if f.Safety == Unsent {
+// a crash. Any other fault is not one of reuse.
+func (f Fault) weighStale(ev Evidence) Fault {
+	switch {
+	case f.Phase != PhaseStale:
+	case f.Cause != Reset && f.Cause != Closed:
+		ev.Reused = false
+		f.Phase = sendingPhase(&f, ev)
+	case f.Safety == Unsent:
 		f.Weight = 0
+	default:
+		f.Weight = 0.25
 	}
 	return f
 }

@@ -28,25 +28,43 @@ func classifyHTTP2(f Fault) (Fault, bool) {
 	if errors.As(f.Err, &goAway) {
 		return f.goAway(goAway.ErrCode == http2.ErrCodeEnhanceYourCalm), true
 	}
-	msg := f.Err.Error()
-	switch {
-	case strings.Contains(msg, "http2: Transport: cannot retry err ["):
+	if msg, ok := says(f.Err, "http2: Transport: cannot retry err ["); ok {
 		return f.opaqueHTTP2(msg), true
-	case strings.Contains(msg, "http2: Transport received GOAWAY from server"):
+	}
+	if msg, ok := says(f.Err, "http2: Transport received GOAWAY from server"); ok {
 		// Said only of streams above the last one that the origin accepted.
 		f = f.goAway(strings.Contains(msg, "ENHANCE_YOUR_CALM"))
 		f.Safety = Unprocessed
 		return f, true
-	case strings.Contains(msg, "server sent GOAWAY and closed the connection"):
+	}
+	if msg, ok := says(f.Err, "http2: server sent GOAWAY and closed the connection"); ok {
+		msg, _, _ = strings.Cut(msg, ", debug=")
 		return f.goAway(strings.Contains(msg, "ErrCode=ENHANCE_YOUR_CALM")), true
-	case strings.Contains(msg, "http2: client connection lost"):
+	}
+	if _, ok := says(f.Err, "http2: client connection lost"); ok {
 		f.Cause, f.Side = Timeout, SideNetwork // its ping was not answered
 		return f, true
-	case strings.Contains(msg, "http2: ") && isHTTP2Violation(msg):
+	}
+	if isHTTP2Violation(f.Err) {
 		f.Cause = Protocol
 		return f, true
 	}
 	return f, false
+}
+
+// says finds the first error in err's chain that begins with one of texts, and
+// returns the whole of what it says. Only the beginning is sure to be this
+// side's own words: further on, an error may quote the origin.
+func says(err error, texts ...string) (string, bool) {
+	for ; err != nil; err = errors.Unwrap(err) {
+		msg := err.Error()
+		for _, text := range texts {
+			if strings.HasPrefix(msg, text) {
+				return msg, true
+			}
+		}
+	}
+	return "", false
 }
 
 func (f Fault) streamReset(code http2.ErrCode) Fault {
@@ -87,13 +105,14 @@ func (f Fault) opaqueHTTP2(msg string) Fault {
 	return f
 }
 
-func isHTTP2Violation(msg string) bool {
-	for _, s := range []string{"connection error: ", "malformed", "invalid", "PROTOCOL_ERROR"} {
-		if strings.Contains(msg, s) {
-			return true
-		}
-	}
-	return false
+// isHTTP2Violation recognises what both clients say of frames that break the
+// rules.
+func isHTTP2Violation(err error) bool {
+	_, ok := says(err,
+		"connection error: ", "http2: connection error: ", "http2: frame too large",
+		"http2: failed reading the frame payload: http2: frame too large",
+		"http2: response header list larger", "http2: invalid ", "malformed response from server: ")
+	return ok
 }
 
 // classifyQUIC reads the errors of an HTTP/3 origin (RFC 9114 section 8.1, RFC
@@ -115,16 +134,30 @@ func classifyQUIC(f Fault) (Fault, bool) {
 	case errors.As(f.Err, &idle):
 		f.Cause, f.Side = Timeout, SideNetwork
 	case errors.As(f.Err, &transport):
-		f.Cause = Protocol
-		if transport.ErrorCode == quic.ConnectionRefused {
-			f.Cause, f.Safety = Refused, Unprocessed
-		}
+		return f.quicTransport(transport), true
 	case errors.As(f.Err, &app):
 		return f.http3(http3.ErrCode(app.ErrorCode)), true
 	default:
 		return f, false
 	}
 	return f, true
+}
+
+// quicTransport reads the errors of QUIC itself, of which TLS is a part.
+func (f Fault) quicTransport(e *quic.TransportError) Fault {
+	cause, isTLS := tlsCause(e)
+	switch {
+	case e.ErrorCode == quic.ConnectionRefused:
+		f.Cause, f.Safety = Refused, Unprocessed
+	case isTLS && cause != TLSHandshake:
+		// This side refused the origin's certificate; a request comes later.
+		f.Cause, f.Phase, f.Safety, f.Trip = cause, PhaseTLS, Unsent, true
+	case e.ErrorCode.IsCryptoError():
+		f.Cause = TLSHandshake
+	default:
+		f.Cause = Protocol
+	}
+	return f
 }
 
 func (f Fault) http3(code http3.ErrCode) Fault {
@@ -166,7 +199,8 @@ func isProtocol(err error) bool {
 // isServerClosedIdle recognises net/http's errServerClosedIdle, which is not
 // exported.
 func isServerClosedIdle(err error) bool {
-	return strings.Contains(err.Error(), "http: server closed idle connection")
+	_, ok := says(err, "http: server closed idle connection")
+	return ok
 }
 
 // ClassifyStatus turns a gateway error that the origin answered into a Fault: a

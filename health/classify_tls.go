@@ -17,7 +17,7 @@ import (
 func classifyTLS(f Fault) Fault {
 	if cause, ok := tlsCause(f.Err); ok {
 		f.Cause = cause
-		f.Trip = cause != TLSHandshake || isPlaintext(f.Err)
+		f.Trip = cause != TLSHandshake || isPlaintext(f.Err) || isCertificateAlert(f.Err)
 		return f
 	}
 	switch {
@@ -72,6 +72,13 @@ func isPlaintext(err error) bool {
 func isRemoteAlert(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+// isCertificateAlert tells that the origin does not accept this side's
+// certificate, or misses one.
+func isCertificateAlert(err error) bool {
+	return isRemoteAlert(err) &&
+		(strings.Contains(err.Error(), "certificate") || strings.Contains(err.Error(), "access denied"))
 }
 
 // alertCause tells a lack of common ground from other failures by the text:

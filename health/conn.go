@@ -37,6 +37,10 @@ type End struct {
 	At   time.Time
 }
 
+// EndHook is told, once, that a connection has ended, by the goroutine that saw
+// it: it must not block.
+type EndHook struct{ F func() }
+
 // tlsAlertMax is the longest write that can be a TLS alert and nothing else: 5
 // bytes of record header, 8 of explicit nonce (TLS 1.2), 2 of alert and 16 of
 // tag. The shortest HTTP/1 request line with its headers is longer, encrypted.
@@ -62,6 +66,7 @@ type Conn struct {
 	tls      atomic.Bool // set by the first byte written
 	started  atomic.Bool // whether anything was written
 	end      atomic.Pointer[End]
+	onEnd    atomic.Pointer[EndHook]
 
 	// headerDue is set while the header of a response is awaited; bodySeen is
 	// then how many bytes followed that header in the same read.
@@ -108,6 +113,25 @@ func (c *Conn) End() End {
 		return *e
 	}
 	return End{}
+}
+
+// Hook makes c call h when it ends, at once if it has ended already. There is
+// one hook, the latest; nil takes it away.
+func (c *Conn) Hook(h *EndHook) {
+	c.onEnd.Store(h)
+	if h != nil && c.end.Load() != nil {
+		c.callHook()
+	}
+}
+
+// Unhook takes h away, if it is still there: the connection may serve another
+// request by now.
+func (c *Conn) Unhook(h *EndHook) { c.onEnd.CompareAndSwap(h, nil) }
+
+func (c *Conn) callHook() {
+	if h := c.onEnd.Swap(nil); h != nil {
+		h.F()
+	}
 }
 
 // AwaitHeader tells c that a request is about to go out, so that the next bytes
@@ -229,7 +253,9 @@ func (c *Conn) ended(err error) {
 	if c.end.Load() != nil {
 		return
 	}
-	c.end.CompareAndSwap(nil, &End{Kind: c.endKind(err), Err: err, At: time.Now()})
+	if c.end.CompareAndSwap(nil, &End{Kind: c.endKind(err), Err: err, At: time.Now()}) {
+		c.callHook()
+	}
 }
 
 // endKind asks the kernel first: when a writer on another goroutine has taken

@@ -105,6 +105,9 @@ type Fault struct {
 	Sent     int64         // bytes written since the attempt got its connection; -1 if unknown
 	Received int64         // bytes read since then; -1 if unknown
 
+	// Elapsed is how long the attempt had taken; 0 if unknown.
+	Elapsed time.Duration
+
 	// StatusCode is the origin's answer, when that is the fault; else 0.
 	StatusCode int
 	// RetryAfter is what the origin asked for in its answer; 0 if nothing.

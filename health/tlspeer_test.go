@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What peers that speak TLS need.
+
+package health_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// newCertificate makes a certificate for 127.0.0.1 and a pool that trusts it.
+func newCertificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
+}
+
+// gatedConn lets a TLS server read what follows its own first flight only when
+// the gate is open.
+type gatedConn struct {
+	net.Conn
+	gate  <-chan struct{}
+	wrote atomic.Bool
+}
+
+func (g *gatedConn) Write(p []byte) (int, error) {
+	g.wrote.Store(true)
+	return g.Conn.Write(p)
+}
+
+func (g *gatedConn) Read(p []byte) (int, error) {
+	if g.wrote.Load() {
+		<-g.gate
+	}
+	return g.Conn.Read(p)
+}
+
+// watchClose returns a channel that is closed when net/http closes the first
+// connection.
+func (c *client) watchClose() <-chan struct{} {
+	closed := make(chan struct{})
+	c.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := c.dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, &dialError{err}
+		}
+		return health.WatchConn(&closingConn{Conn: conn, closed: closed}), nil
+	}
+	return closed
+}
+
+type closingConn struct {
+	net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *closingConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
