@@ -64,6 +64,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, verdict diagnose
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Request-Id", id) // also for HEAD, and for clients that drop the body
 	header.Add("Vary", "Accept")
 	w.WriteHeader(verdict.Status)
 	if r.Method != http.MethodHead {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -38,8 +39,22 @@ type attempt struct {
 	refused bool
 	refusal health.Cause
 	inBody  bool
+	// dial is nil if the transport's connections are watched.
+	dial *dialRecorder
+	// received is the response as it came, if res is handed over in its place.
+	received *http.Response
+	res      http.Response
+
+	// began is when the attempt did.
+	began time.Time
+
+	// hook is called when the connection hooked ends; nil if there is no body.
+	hook   health.EndHook
+	hooked *health.Conn
+	reader atomic.Pointer[failover.SpoolReader] // the latest of this attempt
 
 	view      atomic.Pointer[connView]
+	responded atomic.Bool // the first byte of a response has come, on TLS
 	firstView connView
 	uploaded  atomic.Bool
 }
@@ -64,7 +79,8 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 	if ex.Attempt() > 1 {
 		a = new(attempt)
 	}
-	a.ex, a.transport, a.client = ex, t, req.Context()
+	ex.committed = false // what lb_retry_match has thrown away
+	a.ex, a.transport, a.client, a.began = ex, t, req.Context(), time.Now()
 	a.name(req)
 
 	ctx := a.client
@@ -73,6 +89,9 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 	}
 	if t.watched {
 		ctx = a.watchConn(ctx)
+	} else {
+		a.dial = new(dialRecorder) // such transports dial for each request
+		ctx = httptrace.WithClientTrace(ctx, a.dial.trace())
 	}
 	if ctx == a.client && ex.spool == nil {
 		a.out = req
@@ -86,11 +105,15 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 // for each attempt, which nobody else sees and which is not in use yet: to add
 // to it spares a copy of the request. Any other trace is left as it is.
 func (a *attempt) watchConn(ctx context.Context) context.Context {
-	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn == nil {
-		trace.GotConn = a.gotConn
+	var responded func()
+	if a.cancel != nil { // perhaps TLS, of which the connection's own count tells less
+		responded = func() { a.responded.Store(true) }
+	}
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn == nil && trace.GotFirstResponseByte == nil {
+		trace.GotConn, trace.GotFirstResponseByte = a.gotConn, responded
 		return ctx
 	}
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: a.gotConn})
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: a.gotConn, GotFirstResponseByte: responded})
 }
 
 func (a *attempt) name(req *http.Request) {
@@ -109,12 +132,18 @@ func (a *attempt) name(req *http.Request) {
 	if a.key == "" {
 		a.key = a.upstream
 	}
-	a.ex.upstream = a.upstream
 }
 
 // attachBody gives the request a reader of its own over the kept body.
 func (a *attempt) attachBody() error {
 	if a.ex.spool == nil {
+		return nil
+	}
+	if !sameBody(a.out.Body, a.ex.source) {
+		// The proxy has all of it (request_buffers) and gives each attempt a
+		// reader of its own, also where an operator's lb_retry_match asks for
+		// an attempt that we would not make.
+		a.out.Body = &bufferedBody{ReadCloser: a.out.Body, attempt: a}
 		return nil
 	}
 	body, err := a.openBody()
@@ -125,7 +154,7 @@ func (a *attempt) attachBody() error {
 	if a.ex.Attempts() > 1 {
 		a.out.Trailer = body.Trailer()
 	}
-	if a.ex.Idempotent() {
+	if a.ex.Idempotent() && len(a.out.Trailer) == 0 { // a second reader would have another trailer
 		// Lets net/http repeat a request of which nothing was sent. Requests
 		// that are not idempotent go without: HTTP/2 would also repeat those
 		// that ended in PROTOCOL_ERROR, which may have been executed.
@@ -139,6 +168,7 @@ func (a *attempt) openBody() (*attemptBody, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.reader.Store(r)
 	return &attemptBody{SpoolReader: r, attempt: a}, nil
 }
 
@@ -159,15 +189,36 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// bufferedBody is a body of which the proxy has made a reader for this attempt.
+type bufferedBody struct {
+	io.ReadCloser
+	attempt *attempt
+}
+
+func (b *bufferedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.attempt.uploaded.Store(true)
+	}
+	return n, err
+}
+
+// sameBody tells whether a is b. Bodies of other modules might not be comparable,
+// which is taken for the same.
+func sameBody(a, b io.ReadCloser) bool {
+	return a == nil || !reflect.ValueOf(a).Comparable() || a == b
+}
+
 // mayRepeat tells whether the body can be of use once more. For a request that
 // is not idempotent that ends with the first byte sent, except on HTTP/2, where
-// the origin can refuse a stream unprocessed.
+// the origin can refuse a stream unprocessed. A body that is longer than what is
+// kept is not begun to be kept.
 func (a *attempt) mayRepeat() bool {
-	if a.ex.Idempotent() {
+	if a.ex.Idempotent() && !a.ex.passing {
 		return true
 	}
 	v := a.view.Load()
-	return v != nil && (v.multiplexed || v.conn != nil && v.conn.Sent() == v.sent)
+	return v != nil && (v.multiplexed && !a.ex.passing || v.conn != nil && v.conn.Sent() == v.sent)
 }
 
 // gotConn is called by net/http in the goroutine of the round trip. A second
@@ -187,6 +238,7 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 		v.sent, v.received = v.conn.Sent(), v.conn.Received()
 		if !v.multiplexed {
 			v.conn.AwaitHeader()
+			a.endBodyWith(v.conn)
 		}
 	}
 	a.view.Store(v)
@@ -201,6 +253,29 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 		// though an empty one, it returns the error instead. The request is
 		// still ours: net/http reads Body after this call, in this goroutine.
 		a.out.Body = emptyBody{}
+	}
+}
+
+// endBodyWith ends the reading of the request's body with the connection: over
+// HTTP/1 net/http waits for it before it reports that the connection has broken,
+// and a client that is silent would delay the next attempt.
+func (a *attempt) endBodyWith(c *health.Conn) {
+	if a.ex.spool == nil {
+		return
+	}
+	a.hook.F = func() {
+		if r := a.reader.Load(); r != nil {
+			_ = r.Close()
+		}
+	}
+	a.hooked = c
+	c.Hook(&a.hook)
+}
+
+// unhook lets go of the connection, which may wait for other requests now.
+func (a *attempt) unhook() {
+	if a.hooked != nil {
+		a.hooked.Unhook(&a.hook)
 	}
 }
 
@@ -252,6 +327,7 @@ func (a *attempt) evidence(v *connView) health.Evidence {
 	if a.ex.spool != nil {
 		ev.Client = a.ex.spool.SourceErr()
 	}
+	ev.Answered = a.responded.Load()
 	if v == nil {
 		return ev
 	}

@@ -232,6 +232,9 @@ func (o *options) assemble(proxy *reverseproxy.Handler) error {
 		return fmt.Errorf("lb_policy reset_guard: the directive reset_guard wraps the policy by itself; name the one to wrap, such as round_robin, or use the directive reverse_proxy")
 	}
 	lb.SelectionPolicyRaw = caddyconfig.JSONModuleObject(Selection{SelectionPolicyRaw: lb.SelectionPolicyRaw}, "policy", "reset_guard", nil)
+	if f != nil && f.Off {
+		return nil
+	}
 	lb.RetryMatchRaw = append(lb.RetryMatchRaw, caddy.ModuleMap{"reset_guard": json.RawMessage("{}")})
 	if lb.Retries == 0 && lb.TryDuration == 0 {
 		lb.Retries = f.policy().Attempts - 1 + failover.FreeAttempts
@@ -253,7 +256,7 @@ func (o *options) reconcile(proxy *reverseproxy.Handler) (*Failover, error) {
 		}
 		f.Hold = new(Hold)
 	}
-	if lb == nil || lb.Retries == 0 && lb.TryDuration == 0 {
+	if lb == nil || lb.Retries == 0 && lb.TryDuration == 0 || f != nil && f.Off {
 		return f, nil
 	}
 	if f == nil {

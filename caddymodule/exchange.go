@@ -8,6 +8,7 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/google/uuid"
-	"go.uber.org/zap"
 
 	"github.com/resetguard/caddy-resetguard/failover"
 )
@@ -65,11 +65,21 @@ type exchange struct {
 	pool reverseproxy.UpstreamPool
 	// spool keeps the request's body; nil if there is none.
 	spool *failover.Spool
+	// source is what the spool reads from.
+	source io.ReadCloser
 	// next is the latest decision, which the retry matcher repeats.
 	next failover.Decision
 	// clientErr is the error of reading the client's body, if the client can
 	// still be answered (too large, too slow).
 	clientErr error
+	// takenBack tells that the proxy was made to end the request as if the
+	// client were gone, so that no upstream is blamed, and that the handler
+	// is to answer instead.
+	takenBack bool
+	// passing tells that the body is longer than what is kept.
+	passing bool
+	// key is the upstream of the latest attempt, as configured.
+	key string
 	// upstream is the address that was dialled last.
 	upstream string
 	// reported is how many records have been logged.
@@ -113,11 +123,13 @@ func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failov
 	if ex.spool != nil || r.Body == nil || r.Body == http.NoBody {
 		return
 	}
+	ex.source = r.Body
 	ex.spool = failover.NewSpool(r.Body, r.Trailer, failover.SpoolConfig{
 		Memory: p.ReplayMemory,
 		File:   p.ReplayFile,
 		Budget: budget,
 	})
+	ex.passing = r.ContentLength > p.ReplayMemory+p.ReplayFile
 	if p.Attempts <= 1 {
 		ex.spool.Abandon()
 	}
@@ -128,6 +140,18 @@ func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failov
 
 // whole tells whether the body can be sent from its first byte.
 func (ex *exchange) whole() bool { return ex.spool == nil || ex.spool.Whole() }
+
+// goOn is called before each attempt. That there is one may be the operator's
+// doing, by lb_retry_match: then what was said of the one before is not so.
+func (ex *exchange) goOn() {
+	if ex.committed { // its response was thrown away
+		ex.committed = false
+		ex.MarkTried(ex.key)
+	}
+	if last := ex.Last(); last != nil && last.Decision.Action == failover.GaveUp {
+		last.Decision = failover.Decision{Action: failover.Retried}
+	}
+}
 
 // pause waits before an origin is tried again, no longer than the client waits.
 func (ex *exchange) pause(ctx context.Context) error {
@@ -207,9 +231,6 @@ func (ex *exchange) requestID(r *http.Request) string {
 	ex.id = uuid.NewString()
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.request.uuid", ex.id)
-	}
-	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.String("uuid", ex.id))
 	}
 	return ex.id
 }

@@ -21,8 +21,9 @@ import (
 // Failover is what to do about faults of upstreams. Whatever is left out has
 // its default.
 type Failover struct {
-	// Whether to let faults pass. They are still explained in the log, and the
-	// client still gets a well-formed answer. Default: `false`.
+	// Whether to leave retries to the proxy, as if there were no guard. Faults
+	// are still explained in the log, and the client still gets a well-formed
+	// answer. Default: `false`.
 	Off bool `json:"off,omitempty"`
 
 	// How often a request is sent at the most, the first time included, each
@@ -50,23 +51,25 @@ type Failover struct {
 	RetryStatus []int `json:"retry_status,omitzero"`
 }
 
-// Replay bounds what is kept of a request's body.
+// Replay bounds what is kept of a request's body. Without it, these are 1 MiB in
+// memory and 64 MiB in a file; with it, what is left out is 0.
 type Replay struct {
-	// How many bytes are kept in memory. Default: 1 MiB.
+	// How many bytes are kept in memory. Allowed: up to 1 GiB.
 	Memory int64 `json:"memory"`
 
-	// How many more bytes are kept in a temporary file. Default: 64 MiB.
+	// How many more bytes are kept in a temporary file. Allowed: up to 1 TiB.
 	File int64 `json:"file"`
 }
 
-// Hold bounds what is held back of a response.
+// Hold bounds what is held back of a response. Without it, that is 64 KiB.
 type Hold struct {
-	// How many bytes of the body are held; 0 holds nothing. Default: 64 KiB.
+	// How many bytes of the body are held; 0 holds nothing. Allowed: up to 16
+	// MiB.
 	Size int64 `json:"size"`
 
 	// How long they are held after the response's header has come. Default:
-	// 25ms.
-	For caddy.Duration `json:"for"`
+	// `25ms`. Allowed: up to 10s.
+	For caddy.Duration `json:"for,omitempty"`
 }
 
 // policy makes of the options what the failover package works with.
@@ -85,7 +88,10 @@ func (f *Failover) policy() failover.Policy {
 		p.ReplayMemory, p.ReplayFile = f.Replay.Memory, f.Replay.File
 	}
 	if f.Hold != nil {
-		p.HoldBytes, p.HoldFor = f.Hold.Size, time.Duration(f.Hold.For)
+		p.HoldBytes = f.Hold.Size
+		if f.Hold.For != 0 {
+			p.HoldFor = time.Duration(f.Hold.For)
+		}
 	}
 	if f.IdempotencyKey != nil {
 		p.IdempotencyKeys = f.IdempotencyKey
@@ -94,7 +100,7 @@ func (f *Failover) policy() failover.Policy {
 		p.RetryStatus = f.RetryStatus
 	}
 	if f.Off {
-		p.Attempts, p.HoldBytes = 1, 0
+		p.Off, p.Attempts, p.HoldBytes = true, 1, 0
 	}
 	return p
 }
@@ -143,6 +149,9 @@ func (f *Failover) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
 	args := d.RemainingArgs()
+	if opt == "off" {
+		return d.Err("off stands on the line of failover, without a block: failover off")
+	}
 	if len(args) == 0 {
 		return d.Errf("%s needs a value", opt)
 	}

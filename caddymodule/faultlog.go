@@ -6,8 +6,10 @@ package caddymodule
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -48,20 +50,42 @@ func (ex *exchange) report(log *faultLog, r *http.Request, end ending) {
 	now := time.Now()
 	for _, rec := range records[ex.reported:] {
 		if c := log.admit(rec, end, now); c != nil {
+			ex.requestID(r)
 			c.Write(append(faultFields(rec, end), requestFields(ex, r)...)...)
 		}
 	}
 	ex.reported = len(records)
+	ex.noteInAccessLog(r)
+}
+
+// noteInAccessLog gives the request's access log line the fault and the id, also
+// when the request was aborted, which log_append does not see.
+func (ex *exchange) noteInAccessLog(r *http.Request) {
+	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if !ok {
+		return
+	}
+	last := ex.Last()
+	extra.Set(zap.String("uuid", ex.requestID(r)))
+	extra.Set(zap.Dict("reset_guard",
+		zap.Int("attempts", ex.Attempts()),
+		zap.String("upstream", clip(ex.upstream)),
+		zap.String("cause", string(last.Cause)),
+		zap.String("action", string(last.Decision.Action)),
+	))
 }
 
 // admit returns the entry to write a fault's line to; nil if it is not to be
 // written, because of its level or because there are too many of its kind.
 func (l *faultLog) admit(rec failover.Record, end ending, now time.Time) *zapcore.CheckedEntry {
-	c := l.logger.Check(levelOf(rec, end), "upstream fault")
+	c := l.logger.Check(levelOf(rec.Fault, rec.Decision.Action, end.outcome), "upstream fault")
 	if c == nil {
 		return nil
 	}
-	kind := diagnose.Kind{Upstream: rec.Upstream, Cause: rec.Cause, Phase: rec.Phase, Action: string(rec.Decision.Action)}
+	kind := diagnose.Kind{
+		Upstream: rec.Upstream, Cause: rec.Cause, Phase: rec.Phase,
+		Outcome: end.outcome, Action: string(rec.Decision.Action),
+	}
 	if !l.burst.Allow(kind, now) {
 		return nil
 	}
@@ -69,14 +93,17 @@ func (l *faultLog) admit(rec failover.Record, end ending, now time.Time) *zapcor
 }
 
 // levelOf is about who has to act: nobody for a client that left, somebody some
-// day for what was mended, somebody now for what a client has seen.
-func levelOf(rec failover.Record, end ending) zapcore.Level {
+// day for what was mended, somebody soon for what will not mend itself, somebody
+// now for what a client has seen.
+func levelOf(f health.Fault, action failover.Action, outcome string) zapcore.Level {
 	switch {
-	case rec.Cause == health.ClientGone:
+	case f.Cause == health.ClientGone && f.Phase != health.PhaseBody && f.Elapsed >= diagnose.LongWait:
+		return zapcore.WarnLevel // it is the origin that was silent
+	case f.Cause == health.ClientGone:
 		return zapcore.DebugLevel
-	case rec.Decision.Retry():
+	case action == failover.Retried && !f.Trip:
 		return zapcore.InfoLevel
-	case end.outcome == outcomeError, end.outcome == outcomeAborted:
+	case outcome == outcomeError, outcome == outcomeAborted:
 		return zapcore.ErrorLevel
 	}
 	return zapcore.WarnLevel
@@ -87,13 +114,14 @@ func faultFields(rec failover.Record, end ending) []zap.Field {
 		end = ending{outcome: outcomeClientGone}
 	}
 	fields := []zap.Field{
-		zap.String("upstream", rec.Upstream),
+		zap.String("upstream", clip(rec.Upstream)),
 		zap.String("cause", string(rec.Cause)),
 		zap.String("phase", string(rec.Phase)),
 		zap.String("side", string(rec.Side)),
 		zap.Int("attempt", rec.Attempt),
 		zap.String("action", string(rec.Decision.Action)),
 		zap.String("outcome", end.outcome),
+		zap.Duration("elapsed", rec.Elapsed),
 		zap.Bool("conn_reused", rec.Reused),
 		zap.Duration("idle", rec.Idle),
 		zap.Int64("bytes_sent", rec.Sent),
@@ -111,7 +139,7 @@ func faultFields(rec failover.Record, end ending) []zap.Field {
 	if rec.Decision.Reason != "" {
 		fields = append(fields, zap.String("reason", string(rec.Decision.Reason)))
 	}
-	if !rec.Decision.Retry() || rec.Trip {
+	if !rec.Decision.Retry() || rec.Trip || rec.Phase == health.PhaseDial {
 		fields = append(fields, zap.String("hint", diagnose.Hint(rec.Fault)))
 	}
 	return fields
@@ -119,11 +147,14 @@ func faultFields(rec failover.Record, end ending) []zap.Field {
 
 // requestFields name the client's request, so that it is found in other logs.
 func requestFields(ex *exchange, r *http.Request) []zap.Field {
+	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		r = &orig // what the client asked for, before any rewrite
+	}
 	fields := []zap.Field{
-		zap.String("request_id", ex.requestID(r)),
-		zap.String("method", r.Method),
+		zap.String("request_id", ex.id),
+		zap.String("method", clip(r.Method)),
 		zap.String("host", clip(r.Host)),
-		zap.String("uri", clip(requestURI(r))),
+		zap.String("uri", clip(r.RequestURI)),
 	}
 	if ex.spool != nil {
 		if err := ex.spool.Overflow(); err != nil {
@@ -139,28 +170,27 @@ const maxLogText = 512
 
 func clip(s string) string {
 	if len(s) > maxLogText {
-		return s[:maxLogText] + "..."
+		return strings.ToValidUTF8(s[:maxLogText], "") + "..."
 	}
 	return s
-}
-
-// requestURI is the client's, which the proxy's copy of the request keeps.
-func requestURI(r *http.Request) string {
-	if r.RequestURI != "" {
-		return r.RequestURI
-	}
-	return r.URL.RequestURI()
 }
 
 // summaries writes how many lines were left out.
 func (l *faultLog) summaries(sums []diagnose.Summary) {
 	for _, s := range sums {
-		l.logger.Warn("upstream faults summed up",
+		f := health.Fault{Cause: s.Cause, Phase: s.Phase}
+		c := l.logger.Check(levelOf(f, failover.Action(s.Action), s.Outcome), "upstream faults summed up")
+		if c == nil {
+			continue
+		}
+		c.Write(
 			zap.Int("count", s.Suppressed),
 			zap.String("upstream", s.Upstream),
 			zap.String("cause", string(s.Cause)),
 			zap.String("phase", string(s.Phase)),
 			zap.String("action", s.Action),
+			zap.String("outcome", s.Outcome),
+			zap.String("hint", diagnose.Hint(f)),
 			zap.Time("first", s.First),
 			zap.Time("last", s.Last),
 		)

@@ -5,6 +5,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"time"
@@ -90,6 +91,9 @@ func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request,
 		ex.report(h.faults, r, ending{outcomeError, status})
 		return caddyhttp.Error(status, ex.clientErr)
 	}
+	if ex.takenBack {
+		return h.answer(ex, w, r, ex.Last().Fault, caddyhttp.Error(http.StatusBadGateway, ex.Last().Err))
+	}
 	if err == nil {
 		ex.report(h.faults, r, ending{outcome: outcomeClientGone})
 		return nil
@@ -123,7 +127,7 @@ func (ex *exchange) verdict(err error) (health.Fault, bool) {
 	}
 	if last := ex.Last(); last != nil {
 		if last.Decision.Retry() { // the proxy's own limits ended it
-			last.Decision = failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonAttempts}
+			last.Decision = failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonProxy}
 		}
 		return last.Fault, true
 	}
@@ -133,14 +137,14 @@ func (ex *exchange) verdict(err error) (health.Fault, bool) {
 	}
 	f := health.Fault{
 		Cause: health.NoUpstream, Phase: health.PhaseDial, Side: health.SideUpstream,
-		Sent: -1, Received: -1, Err: err,
+		Err: cmp.Or(he.Err, err), // the id in a HandlerError's text is in no other log
 	}
 	ex.Note(f, "", failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNoOther})
 	return f, true
 }
 
 // uploadWriter takes back the 499 that Caddy's proxy writes for a client that
-// is gone, if the client is still there to be told why.
+// is gone, if the client is still there to be told more.
 type uploadWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	ex *exchange
@@ -151,7 +155,7 @@ const statusClientClosedRequest = 499
 
 // WriteHeader implements http.ResponseWriter.
 func (w *uploadWriter) WriteHeader(status int) {
-	if status == statusClientClosedRequest && w.ex.clientErr != nil {
+	if status == statusClientClosedRequest && w.ex.takenBack {
 		return
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)

@@ -25,11 +25,14 @@ import (
 func (a *attempt) failed(err error) error {
 	ev := a.evidence(a.view.Load())
 	var dial reverseproxy.DialError
-	ev.Dialing = errors.As(err, &dial)
+	if ev.Dialing = errors.As(err, &dial); ev.Dialing && a.dial != nil {
+		err = a.dial.explain(err)
+	}
 	if ev.Unprocessed = a.refused && ev.Context == nil; ev.Unprocessed {
 		err = errRefusedUnprocessed // it was us who cancelled, not the client
 	}
 	f := health.Classify(err, ev)
+	f.Elapsed = time.Since(a.began)
 	if f.Cause == health.RefusedStream && ev.Unprocessed {
 		f.Cause = a.refusal
 	}
@@ -38,7 +41,18 @@ func (a *attempt) failed(err error) error {
 	if f.Cause == health.ClientGone {
 		return a.clientError(err)
 	}
-	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry(), err: err}
+	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry() || a.transport.policy.Off, err: err}
+}
+
+// cannotBegin ends a request which was to be sent again although its body is
+// gone. The upstream chosen for it has done nothing wrong.
+func (a *attempt) cannotBegin(err error) error {
+	if a.ex.handled && a.ex.Last() != nil {
+		a.ex.Last().Decision = failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNotKept}
+		a.ex.takenBack = true
+		return &attemptError{fault: health.Fault{Cause: health.ClientGone}, upstream: a.upstream, err: context.Canceled}
+	}
+	return &attemptError{fault: health.Fault{Cause: health.Unknown, Phase: health.PhaseWrite}, upstream: a.upstream, err: err}
 }
 
 // decide asks what to do about f. Without a handler of ours in front nobody
@@ -57,6 +71,7 @@ func (a *attempt) decide(f health.Fault) failover.Decision {
 
 // stop releases the attempt's context, and with it a stream that is still open.
 func (a *attempt) stop(cause error) {
+	a.unhook()
 	if a.cancel != nil {
 		a.cancel(cause)
 	}
@@ -74,7 +89,7 @@ func (a *attempt) clientError(err error) error {
 		if !a.ex.handled {
 			return err
 		}
-		a.ex.clientErr = source
+		a.ex.clientErr, a.ex.takenBack = source, true
 	}
 	return &attemptError{fault: a.ex.Last().Fault, upstream: a.upstream, err: context.Canceled}
 }
@@ -121,6 +136,7 @@ func (a *attempt) judgeStatus(res *http.Response) error {
 		return nil
 	}
 	f := health.ClassifyStatus(res.StatusCode, parseRetryAfter(res.Header, time.Now()), a.evidence(a.view.Load()))
+	f.Elapsed = time.Since(a.began)
 	if !a.decide(f).Retry() {
 		return nil
 	}
@@ -200,6 +216,7 @@ func (a *attempt) BodyEnded(_ int64, err error) {
 		return
 	}
 	f := health.Classify(err, a.evidence(a.view.Load()))
+	f.Elapsed = time.Since(a.began)
 	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonCommitted})
 	a.report(ending{outcome: outcomeAborted})
 }

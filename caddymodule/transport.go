@@ -130,13 +130,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if ex == nil { // an active health check: neither guarded nor counted
 		return t.inner.RoundTrip(req)
 	}
+	ex.goOn()
 	if err := ex.pause(req.Context()); err != nil {
 		return nil, err
 	}
 	a, err := t.begin(ex, req)
 	if err != nil {
-		return nil, fmt.Errorf("sending the request to upstream %s: %w", a.upstream, err)
+		return nil, a.cannotBegin(err)
 	}
+	ex.upstream, ex.key = a.upstream, a.key
 	res, err := t.inner.RoundTrip(a.out)
 	if err != nil {
 		return nil, a.failed(err)
