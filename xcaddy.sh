@@ -119,7 +119,8 @@ run_all() {
 	check_source
 	run_tests
 	step "demo, in its short form"
-	./caddy-faultinject reset-guard demo --quick
+	# Once more if it fails: on a busy machine a hold can run out of time.
+	./caddy-faultinject reset-guard demo --quick || ./caddy-faultinject reset-guard demo --quick
 	step "all passed"
 }
 

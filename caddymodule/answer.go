@@ -37,6 +37,7 @@ func (h *Handler) answer(ex *exchange, w http.ResponseWriter, r *http.Request, f
 	}
 	herr := caddyhttp.HandlerError{StatusCode: verdict.Status, Err: err}
 	if h.ErrorPage != nil && !*h.ErrorPage || operatorHandles(r, herr) {
+		ex.settle(w, r)
 		return caddyhttp.Error(verdict.Status, herr)
 	}
 	// Reading on makes sense only for an upload that is under way on HTTP/1.
@@ -81,11 +82,31 @@ func drain(ex *exchange, w http.ResponseWriter, r *http.Request) {
 		return // without a time limit there is no reading on
 	}
 	if ex.spool != nil {
-		_, _ = ex.spool.Drain(drainBytes)
-	} else {
-		_, _ = io.CopyN(io.Discard, r.Body, drainBytes)
+		_, _ = ex.spool.Drain(0) // what it reads from may be a buffer that the proxy has given back
+	}
+	if _, err := io.CopyN(io.Discard, r.Body, drainBytes); err != io.EOF {
+		// What is left is not waited for: not by net/http either, which would
+		// read on after the handler.
+		_ = rc.SetReadDeadline(time.Now())
+		return
 	}
 	_ = rc.SetReadDeadline(time.Time{})
+}
+
+// settle ends the reading of a body of which a part was read, before somebody
+// else deals with the request: nobody may take the rest for a whole body, or
+// look at a trailer that is just being read. An untouched body stays as it is.
+func (ex *exchange) settle(w http.ResponseWriter, r *http.Request) {
+	if ex.spool == nil || ex.spool.Untouched() {
+		return
+	}
+	if !ex.spool.Ended() {
+		if http.NewResponseController(w).SetReadDeadline(time.Now()) != nil {
+			return // nothing can end a read that is under way
+		}
+		_, _ = ex.spool.Drain(0)
+	}
+	_ = r.Body.Close()
 }
 
 // awaitsContinue tells whether the client still asks if it may send its body
@@ -110,7 +131,9 @@ func operatorHandles(r *http.Request, err error) bool {
 // asErrorRoutesSeeIt undoes rewrites, as Caddy does before its error routes. A
 // copy keeps this look ahead from changing the request.
 func asErrorRoutesSeeIt(r *http.Request) *http.Request {
-	c := r.Clone(context.WithoutCancel(r.Context()))
+	copied := *r
+	copied.Trailer = nil // it may just be filled in by a read of the body
+	c := copied.Clone(context.WithoutCancel(r.Context()))
 	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		c.Method, c.RemoteAddr, c.RequestURI = orig.Method, orig.RemoteAddr, orig.RequestURI
 		if orig.URL != nil {

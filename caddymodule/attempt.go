@@ -37,6 +37,7 @@ type attempt struct {
 	// refused tells that HTTP/2 gave the request a second connection or stream
 	// of the same origin, which it does only for requests refused unprocessed.
 	refused bool
+	repeats int // how often net/http has repeated the request by itself
 	refusal health.Cause
 	inBody  bool
 	// dial is nil if the transport's connections are watched.
@@ -49,7 +50,7 @@ type attempt struct {
 	began time.Time
 
 	// hook is called when the connection hooked ends; nil if there is no body.
-	hook   health.EndHook
+	hook   *health.EndHook
 	hooked *health.Conn
 	reader atomic.Pointer[failover.SpoolReader] // the latest of this attempt
 
@@ -156,8 +157,8 @@ func (a *attempt) attachBody() error {
 	}
 	if a.ex.Idempotent() && len(a.out.Trailer) == 0 { // a second reader would have another trailer
 		// Lets net/http repeat a request of which nothing was sent. Requests
-		// that are not idempotent go without: HTTP/2 would also repeat those
-		// that ended in PROTOCOL_ERROR, which may have been executed.
+		// that are not idempotent go without: net/http's own HTTP/2 would also
+		// repeat those that ended in PROTOCOL_ERROR, which may have been executed.
 		a.out.GetBody = func() (io.ReadCloser, error) { return a.openBody() }
 	}
 	return nil
@@ -214,11 +215,19 @@ func sameBody(a, b io.ReadCloser) bool {
 // the origin can refuse a stream unprocessed. A body that is longer than what is
 // kept is not begun to be kept.
 func (a *attempt) mayRepeat() bool {
-	if a.ex.Idempotent() && !a.ex.passing {
+	if a.ex.passing || a.ex.Expired(time.Now()) {
+		return a.unsent()
+	}
+	if a.ex.Idempotent() {
 		return true
 	}
 	v := a.view.Load()
-	return v != nil && (v.multiplexed && !a.ex.passing || v.conn != nil && v.conn.Sent() == v.sent)
+	return v != nil && v.multiplexed || a.unsent()
+}
+
+func (a *attempt) unsent() bool {
+	v := a.view.Load()
+	return v != nil && v.conn != nil && v.conn.Sent() == v.sent
 }
 
 // gotConn is called by net/http in the goroutine of the round trip. A second
@@ -243,16 +252,11 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	}
 	a.view.Store(v)
 	switch {
-	case prev != nil && v.multiplexed && a.cancel != nil:
+	case prev != nil && a.cancel != nil && (prev.identity == v.identity || a.repeats > 0):
 		a.stopHTTP2(prev, v)
 	case prev != nil:
+		a.repeats++
 		a.noteHidden(prev)
-	case a.cancel != nil && v.multiplexed && a.out.Body == nil && !a.ex.Idempotent():
-		// HTTP/2 repeats a request without a body on its own, even after
-		// PROTOCOL_ERROR, which may mean that it was executed. With a body,
-		// though an empty one, it returns the error instead. The request is
-		// still ours: net/http reads Body after this call, in this goroutine.
-		a.out.Body = emptyBody{}
 	}
 }
 
@@ -263,36 +267,32 @@ func (a *attempt) endBodyWith(c *health.Conn) {
 	if a.ex.spool == nil {
 		return
 	}
-	a.hook.F = func() {
+	a.unhook()
+	a.hook = &health.EndHook{F: func() {
 		if r := a.reader.Load(); r != nil {
 			_ = r.Close()
 		}
-	}
+	}}
 	a.hooked = c
-	c.Hook(&a.hook)
+	c.Hook(a.hook)
 }
 
 // unhook lets go of the connection, which may wait for other requests now.
 func (a *attempt) unhook() {
 	if a.hooked != nil {
-		a.hooked.Unhook(&a.hook)
+		a.hooked.Unhook(a.hook)
 	}
 }
-
-// emptyBody is a body without bytes that is not known to be empty.
-type emptyBody struct{}
-
-func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
-func (emptyBody) Close() error             { return nil }
 
 func negotiatedHTTP2(c net.Conn) bool {
 	tc, ok := c.(*tls.Conn)
 	return ok && tc.ConnectionState().NegotiatedProtocol == "h2"
 }
 
-// stopHTTP2 ends the attempt before the request goes out to the same origin
-// again: HTTP/2 would repeat it up to seven times, for a minute, where another
-// origin may answer at once. Nothing has been sent by then: the client checks
+// stopHTTP2 ends the attempt before the request goes out to the same origin once
+// more: HTTP/2 would repeat it up to seven times, for a minute, where another
+// origin may answer at once. A connection that ends in good order is left to
+// HTTP/2, once: that is no fault, and Caddy's proxy would count it as one. Nothing has been sent by then: the client checks
 // its context before it writes HEADERS.
 func (a *attempt) stopHTTP2(prev, now *connView) {
 	a.refused, a.refusal = true, health.RefusedStream
@@ -312,6 +312,9 @@ func (a *attempt) noteHidden(prev *connView) {
 		}
 	}
 	f := health.Classify(end, a.evidence(prev))
+	if prev.multiplexed {
+		f.Cause, f.Weight = health.GoAway, 0 // a connection that ends is left for another
+	}
 	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.Retried})
 }
 

@@ -89,6 +89,7 @@ func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request,
 	if ex.clientErr != nil {
 		status := clientStatus(ex.clientErr)
 		ex.report(h.faults, r, ending{outcomeError, status})
+		ex.settle(w, r)
 		return caddyhttp.Error(status, ex.clientErr)
 	}
 	if ex.takenBack {
@@ -100,10 +101,14 @@ func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request,
 	}
 	f, ours := ex.verdict(err)
 	if !ours {
+		ex.settle(w, r)
 		return err
 	}
 	return h.answer(ex, w, r, f, err)
 }
+
+// errUnsendable answers a request that cannot be passed on as it is.
+func errUnsendable(err error) error { return caddyhttp.Error(http.StatusBadRequest, err) }
 
 // clientStatus is the answer to an upload that failed on the client's side.
 func clientStatus(err error) int {

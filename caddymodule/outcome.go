@@ -24,6 +24,11 @@ import (
 // is to be told.
 func (a *attempt) failed(err error) error {
 	ev := a.evidence(a.view.Load())
+	if he := (caddyhttp.HandlerError{}); ev.Client == nil && errors.As(err, &he) {
+		a.stop(err) // the transport's own answer to the request (FastCGI)
+		a.ex.next = failover.Decision{}
+		return err
+	}
 	var dial reverseproxy.DialError
 	if ev.Dialing = errors.As(err, &dial); ev.Dialing && a.dial != nil {
 		err = a.dial.explain(err)
@@ -38,8 +43,8 @@ func (a *attempt) failed(err error) error {
 	}
 	a.stop(err)
 	d := a.decide(f)
-	if f.Cause == health.ClientGone {
-		return a.clientError(err)
+	if f.Side == health.SideClient {
+		return a.clientError(f, err)
 	}
 	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry() || a.transport.policy.Off, err: err}
 }
@@ -47,6 +52,7 @@ func (a *attempt) failed(err error) error {
 // cannotBegin ends a request which was to be sent again although its body is
 // gone. The upstream chosen for it has done nothing wrong.
 func (a *attempt) cannotBegin(err error) error {
+	a.ex.next = failover.Decision{}
 	if a.ex.handled && a.ex.Last() != nil {
 		a.ex.Last().Decision = failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNotKept}
 		a.ex.takenBack = true
@@ -80,9 +86,12 @@ func (a *attempt) stop(cause error) {
 // clientError makes Caddy's proxy treat the error as the client's: it answers
 // 499 and does not count it against the origin. A client that can still be
 // answered gets its answer from our handler, or, without one, from Caddy.
-func (a *attempt) clientError(err error) error {
+func (a *attempt) clientError(f health.Fault, err error) error {
 	var source error
-	if a.ex.spool != nil {
+	switch {
+	case f.Cause != health.ClientGone:
+		source = errUnsendable(err)
+	case a.ex.spool != nil:
 		source = a.ex.spool.SourceErr()
 	}
 	if answerable(source) {
@@ -91,7 +100,7 @@ func (a *attempt) clientError(err error) error {
 		}
 		a.ex.clientErr, a.ex.takenBack = source, true
 	}
-	return &attemptError{fault: a.ex.Last().Fault, upstream: a.upstream, err: context.Canceled}
+	return &attemptError{fault: health.Fault{Cause: health.ClientGone}, upstream: a.upstream, err: context.Canceled}
 }
 
 // answerable tells whether a client whose upload failed is still there: it sent
@@ -110,6 +119,8 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 		return nil, err
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
+		a.unhook()
+		a.BodyStarted()
 		a.commit(res.StatusCode) // a 101's body must stay an io.ReadWriteCloser
 		return res, nil
 	}
@@ -247,7 +258,7 @@ func (e *attemptError) Error() string {
 	}
 	if e.err != nil {
 		b.WriteString(": ")
-		b.WriteString(e.err.Error())
+		b.WriteString(clip(e.err.Error()))
 	}
 	return b.String()
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//lint:file-ignore SA1019 a client that speaks nothing but HTTP/2 is wanted
+
 // Clients that come over TLS with HTTP/1.1, HTTP/2 or HTTP/3, and sockets over
 // extended CONNECT (RFC 8441, RFC 9220).
 

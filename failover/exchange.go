@@ -87,10 +87,12 @@ type triedOrigin struct {
 // Begin starts the clock of an exchange.
 func (e *Exchange) Begin(now time.Time) { e.start = now }
 
-// Adopt gives the exchange its policy. Later calls change nothing: a request
-// has one policy, whatever passes it on.
+// Adopt gives the exchange its policy. A later call changes only this: a request
+// that is not idempotent on any of its ways is not idempotent.
 func (e *Exchange) Adopt(p *Policy, idempotent bool, now time.Time) {
 	if e.policy != nil {
+		// Another proxy may serve the same request, with another method.
+		e.idempotent = e.idempotent && idempotent
 		return
 	}
 	if e.start.IsZero() {
@@ -111,6 +113,9 @@ func (e *Exchange) Attempts() int { return e.attempts }
 // Idempotent tells whether the request may be sent again after an origin may
 // have acted on it.
 func (e *Exchange) Idempotent() bool { return e.idempotent }
+
+// Expired tells that it is too late for another attempt.
+func (e *Exchange) Expired(now time.Time) bool { return now.Sub(e.start) >= e.policy.Within }
 
 // Tried is how often upstream has failed in this exchange.
 func (e *Exchange) Tried(upstream string) int {
@@ -156,12 +161,18 @@ type Situation struct {
 
 // Decide says what to do about a fault of upstream and records it.
 func (e *Exchange) Decide(f health.Fault, upstream string, s Situation, now time.Time) Decision {
-	e.MarkTried(upstream)
-	if f.Phase == health.PhaseStale && e.free < FreeAttempts {
-		e.free++
+	free := f.Phase == health.PhaseStale && e.free < FreeAttempts
+	if free {
+		e.free++ // says nothing of the origin, to which a session may stick
+	} else {
+		e.MarkTried(upstream)
 	}
 	d := Decision{Action: GaveUp, Reason: e.refusal(f, s, now)}
-	if d.Reason == "" {
+	switch {
+	case d.Reason != "":
+	case free:
+		d = e.retryAfter(0, now)
+	default:
 		d = e.retryAfter(e.backoff(s), now)
 	}
 	e.Note(f, s.Address, d)

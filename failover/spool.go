@@ -71,6 +71,7 @@ type Spool struct {
 	keeping bool // bytes are to be kept after they were passed
 	lost    bool // a byte that was received is not there any more
 	closed  bool
+	filled  bool // the last read filled its buffer: the client sends fast
 	flight  bool // src is being read, or what it gave before is being stored
 
 	// The bytes received last are in window. While the body is whole all those
@@ -152,6 +153,21 @@ func (s *Spool) SourceErr() error {
 	s.mu.Lock()
 	defer s.unlock()
 	return s.sourceErrLocked()
+}
+
+// Untouched reports whether nothing was read from the client, and nothing is
+// being read: somebody else may still read all of the body.
+func (s *Spool) Untouched() bool {
+	s.mu.Lock()
+	defer s.unlock()
+	return s.received == 0 && s.end == nil && !s.flight
+}
+
+// Ended reports whether the client's body has been read to its end.
+func (s *Spool) Ended() bool {
+	s.mu.Lock()
+	defer s.unlock()
+	return s.end != nil && !s.flight
 }
 
 // Received returns how many bytes were read from the client.
@@ -252,7 +268,7 @@ func (s *Spool) fetch() {
 	defer s.unlock()
 	defer s.landLocked()
 	size := spoolFirst
-	if s.buf != nil && len(s.window) == len(s.buf) {
+	if s.filled {
 		size = spoolChunk
 	}
 	if s.keeping && len(s.window) > 0 {
@@ -272,7 +288,7 @@ func (s *Spool) fetch() {
 // is in the window.
 func (s *Spool) readLocked(p []byte) int {
 	n, err := s.readUnlocked(p)
-	s.window, s.end = p[:n], err
+	s.window, s.end, s.filled = p[:n], err, n == len(p)
 	s.received += int64(n)
 	if s.keeping && s.received > s.cfg.limit() {
 		s.overflowLocked(fmt.Errorf("it is longer than the %d bytes that may be kept", s.cfg.limit()))

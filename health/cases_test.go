@@ -10,11 +10,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/resetguard/caddy-resetguard/faultinject"
 	"github.com/resetguard/caddy-resetguard/health"
@@ -173,13 +171,3 @@ func reset(c *net.TCPConn) {
 
 // drain reads on, so that closing c afterwards sends no reset.
 func drain(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
-
-// eventually waits for what another goroutine or the kernel is about to do.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for began := time.Now(); !done(); runtime.Gosched() {
-		if time.Since(began) > 10*time.Second {
-			t.Fatalf("waited 10 s in vain for %s", what)
-		}
-	}
-}

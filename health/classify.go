@@ -79,6 +79,10 @@ func Classify(err error, ev Evidence) Fault {
 	case ev.Context != nil:
 		f.Cause, f.Side, f.Weight, f.Safety = Timeout, SideProxy, 0, Never
 		return f
+	case isUnsendable(err):
+		// net/http would not put the client's request on any wire.
+		f.Cause, f.Side, f.Weight, f.Safety = Protocol, SideClient, 0, Never
+		return f
 	case ev.Dialing:
 		return classifyDial(f)
 	case f.Phase == PhaseTLS:

@@ -24,6 +24,7 @@ func classifyHTTP2(f Fault) (Fault, bool) {
 	if errors.As(f.Err, &stream) {
 		return f.streamReset(stream.Code), true
 	}
+	//lint:ignore SA1019 Caddy configures x/net's client, which returns this type
 	var goAway http2.GoAwayError
 	if errors.As(f.Err, &goAway) {
 		return f.goAway(goAway.ErrCode == http2.ErrCodeEnhanceYourCalm), true
@@ -190,6 +191,25 @@ func isProtocol(err error) bool {
 		"line too long", "header too long", "bad Content-Length", "suspiciously long",
 	} {
 		if strings.Contains(msg, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// isUnsendable recognises what net/http says of a request that is not valid HTTP
+// itself, which it sends to nobody: a client can make such a request (a trailer
+// field's name, an HTTP/2 path), and no origin has a part in it.
+func isUnsendable(err error) bool {
+	if err == nil {
+		return false
+	}
+	msg := err.Error()
+	for _, s := range []string{
+		"net/http: invalid header field", "net/http: invalid trailer field", "invalid Trailer key",
+		"net/http: invalid method", "http2: invalid request", "invalid HTTP trailer name", "invalid HTTP header",
+	} {
+		if strings.HasPrefix(msg, s) || strings.HasPrefix(msg, "http2: "+s) {
 			return true
 		}
 	}

@@ -107,7 +107,7 @@ func fullListener(t *testing.T) string {
 
 // dialReset tries until a reset arrives between the connection's establishment
 // and the moment in which Go asks for the result. On a single processor Go runs
-// the accepting goroutine first more often than not.
+// the accepting goroutine before the one that dials, nearly always.
 func dialReset(t *testing.T) health.Fault {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	addr := startPeer(t, func(c *net.TCPConn) { reset(c) })
@@ -125,7 +125,7 @@ func dialReset(t *testing.T) health.Fault {
 		t.Logf("connection %d", i+1)
 		return health.Classify(err, health.Evidence{Dialing: true, Watched: true})
 	}
-	t.Skip("in 20000 connections no reset arrived within connect")
+	t.Fatal("in 20000 connections no reset arrived within connect")
 	return health.Fault{}
 }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//lint:file-ignore SA1019 Caddy configures HTTP/2 in this way, and that is what is tested
+
 // Faults of HTTP/2, through both of Go's clients for it, with and without TLS.
 
 package health_test

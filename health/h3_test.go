@@ -46,8 +46,9 @@ var h3Cases = []faultCase{
 	{"h3", "no protocol in common", h3Strange, unwatched(health.TLSHandshake, 1, health.IfIdempotent)},
 	{"h3", "connection refused", h3Refused, unwatched(health.Refused, 1, health.Unprocessed)},
 	{
+		// To QUIC this is the same as an origin that falls silent later.
 		"h3", "silence in the handshake", h3Silence,
-		want{cause: health.Timeout, phases: at(health.PhaseDial), side: health.SideNetwork, weight: 1, safety: health.Unsent},
+		want{cause: health.Timeout, side: health.SideNetwork, weight: 1, safety: health.IfIdempotent},
 	},
 	{
 		"h3", "silence after the request", h3Vanish,
