@@ -124,14 +124,15 @@ func isOwn(name string) bool {
 	return false
 }
 
-// startsLine tells whether token i is the first on its line. Imported snippets
-// have line numbers of their own, so the file counts as well.
+// startsLine tells whether token i is the first on its line, by Caddy's own rule:
+// snippets have line numbers of their own, and one that is imported twice has the
+// same ones twice.
 func startsLine(tokens []caddyfile.Token, i int) bool {
 	if i == 0 {
 		return true
 	}
-	prev, tok := tokens[i-1], tokens[i]
-	return prev.File != tok.File || prev.Line+prev.NumLineBreaks() != tok.Line
+	d := caddyfile.NewDispenser(tokens[i-1 : i+1])
+	return d.Next() && d.NextLine()
 }
 
 // nesting is by how much token i changes the depth of blocks: an opening brace

@@ -34,18 +34,23 @@ func serveSites(tb testing.TB, sites func(addr string) string) *server {
 	return s
 }
 
+// once makes the guard give up at once, so that tests need not wait.
+const once = "failover {\n attempts 1\n }"
+
+func onceIf(directive string) string { return map[string]string{guarded: once}[directive] }
+
 // An error that is the operator's to answer is the same as without the guard.
 func TestStockErrorRoutes(t *testing.T) {
-	for _, c := range []struct{ name, routes, options, want string }{
-		{"all errors", "handle_errors {\n respond \"operator {err.status_code}\"\n }", "", "502 operator 502"},
-		{"this error", "handle_errors 502 {\n respond \"operator\" 503\n }", "", "503 operator"},
-		{"a range", "handle_errors 5xx {\n respond \"operator\"\n }", "", "502 operator"},
-		{"by path", "handle_errors {\n @p path /page\n respond @p \"operator\"\n }", "", "502 operator"},
-		{"after a rewrite", "rewrite /elsewhere\n handle_errors {\n @p path /page\n respond @p \"operator\"\n }", "", "502 operator"},
+	for _, c := range []struct{ name, routes, want string }{
+		{"all errors", "handle_errors {\n respond \"operator {err.status_code}\"\n }", "502 operator 502"},
+		{"this error", "handle_errors 502 {\n respond \"operator\" 503\n }", "503 operator"},
+		{"a range", "handle_errors 5xx {\n respond \"operator\"\n }", "502 operator"},
+		{"by path", "handle_errors {\n @p path /page\n respond @p \"operator\"\n }", "502 operator"},
+		{"after a rewrite", "rewrite /elsewhere\n handle_errors {\n @p path /page\n respond @p \"operator\"\n }", "502 operator"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, directive string) {
-				s := serve(t, fmt.Sprintf("%s\n%s %s {\n %s\n }", c.routes, directive, deadAddr(t), c.options))
+				s := serve(t, fmt.Sprintf("%s\n%s %s {\n %s\n }", c.routes, directive, deadAddr(t), onceIf(directive)))
 				got := s.get(t, "/page")
 				expect(t, "answer", fmt.Sprint(got.status, " ", got.body), c.want)
 			})
@@ -77,7 +82,7 @@ func TestGuardAnswersDespiteErrorRoutes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			leaveNothing(t)
-			s := serveSites(t, func(addr string) string { return c.sites(addr, guarded+" "+deadAddr(t)) })
+			s := serveSites(t, func(addr string) string { return c.sites(addr, guarded+" "+deadAddr(t)+" {\n "+once+"\n }") })
 			if got := s.get(t, "/page"); !isGuardsPage(got) {
 				t.Errorf("got %d %q, want the guard's answer", got.status, got.body)
 			}
@@ -89,8 +94,8 @@ func TestGuardAnswersDespiteErrorRoutes(t *testing.T) {
 func TestGuardLeavesErrorToItsOwnSite(t *testing.T) {
 	leaveNothing(t)
 	s := serveSites(t, func(addr string) string {
-		return fmt.Sprintf("http://%s {\n %s %s\n }\nhttp://other.test:%s {\n handle_errors {\n respond operator\n }\n %[2]s %[3]s\n }",
-			addr, guarded, deadAddr(t), portOf(addr))
+		return fmt.Sprintf("http://%s {\n %s\n }\nhttp://other.test:%s {\n handle_errors {\n respond operator\n }\n %[2]s\n }",
+			addr, guarded+" "+deadAddr(t)+" {\n "+once+"\n }", portOf(addr))
 	})
 	expect(t, "with error routes", s.get(t, "/", "Host", "other.test:"+portOf(s.addr)).body, "operator")
 	if got := s.get(t, "/"); !isGuardsPage(got) {
@@ -101,7 +106,7 @@ func TestGuardLeavesErrorToItsOwnSite(t *testing.T) {
 // With error_page off an error is Caddy's, as without the guard.
 func TestGuardErrorPageOff(t *testing.T) {
 	onBoth(t, func(t *testing.T, directive string) {
-		own := map[string]string{guarded: "error_page off"}[directive]
+		own := map[string]string{guarded: once + "\n error_page off"}[directive]
 		s := serve(t, fmt.Sprintf("%s %s {\n %s\n }", directive, deadAddr(t), own))
 		got := s.get(t, "/")
 		expect(t, "answer", fmt.Sprint(got.status, got.body), "502")
@@ -126,7 +131,7 @@ func TestStockErrorStatus(t *testing.T) {
 		t.Run(string(fault), func(t *testing.T) {
 			onBoth(t, func(t *testing.T, directive string) {
 				bad := startOrigin(t, faultinject.Config{Fault: fault})
-				s := serve(t, fmt.Sprintf("log\n%s %s {\n transport http {\n response_header_timeout 100ms\n }\n }", directive, bad.Addr()))
+				s := serve(t, fmt.Sprintf("log\n%s %s {\n transport http {\n response_header_timeout 100ms\n }\n %s\n }", directive, bad.Addr(), onceIf(directive)))
 				expect(t, "status", s.get(t, "/").status, want)
 				expect(t, "status in the access log", s.accessStatus(t, 1), want)
 			})
@@ -138,7 +143,7 @@ func TestStockErrorStatus(t *testing.T) {
 // has not seen.
 func TestStockErrorRouteProxies(t *testing.T) {
 	onBoth(t, func(t *testing.T, directive string) {
-		s := serve(t, fmt.Sprintf("handle_errors {\n %s %s\n }\n%[1]s %[3]s", directive, origin(t, describe), deadAddr(t)))
+		s := serve(t, fmt.Sprintf("handle_errors {\n %s %s\n }\n%[1]s %[3]s {\n %[4]s\n }", directive, origin(t, describe), deadAddr(t), onceIf(directive)))
 		got := do(t, newClient(t), newRequest(t, http.MethodPost, s.url("/"), strings.NewReader("body")))
 		// Caddy's error routes answer with the status of the error.
 		expect(t, "body", got.body, "HTTP/1.1 - POST 4 <nil>")

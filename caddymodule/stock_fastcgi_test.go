@@ -68,7 +68,7 @@ func TestStockFastCGI(t *testing.T) {
 
 func TestStockFastCGIDead(t *testing.T) {
 	onBoth(t, func(t *testing.T, directive string) {
-		s := serveFastCGI(t, directive, deadAddr(t))
+		s := serve(t, fmt.Sprintf("%s %s {\n transport fastcgi\n %s\n }", directive, deadAddr(t), onceIf(directive)))
 		expect(t, "status", s.get(t, "/index.php").status, http.StatusBadGateway)
 	})
 }

@@ -134,7 +134,7 @@ func TestStockDynamicUpstreamMarkedDown(t *testing.T) {
 func TestStockPlaceholderUpstream(t *testing.T) {
 	onBoth(t, func(t *testing.T, directive string) {
 		a, b := origin(t, named("a")), origin(t, named("b"))
-		s := serve(t, directive+" {http.request.header.X-Backend}")
+		s := serve(t, directive+" {http.request.header.X-Backend} {\n "+onceIf(directive)+"\n }")
 		expect(t, "a", s.get(t, "/", "X-Backend", a).body, "a")
 		expect(t, "b", s.get(t, "/", "X-Backend", b).body, "b")
 		if got := s.get(t, "/").status; got < 500 {
