@@ -219,14 +219,15 @@ func portOf(addr string) string {
 
 func TestStockDynamicA(t *testing.T) {
 	onBoth(t, func(t *testing.T, directive string) {
+		dns := nameServer(t)
 		s := serve(t, fmt.Sprintf(`%s {
 			dynamic a {
-				name app.test
+				name app%s.test
 				port %s
 				resolvers %s
 				versions ipv4
 			}
-		}`, directive, portOf(origin(t, named("app"))), nameServer(t)))
+		}`, directive, portOf(dns), portOf(origin(t, named("app"))), dns))
 		for range 2 {
 			expect(t, "body", s.get(t, "/").body, "app")
 		}
@@ -250,14 +251,16 @@ func TestGuardFailsOverDynamicSRV(t *testing.T) {
 	}
 }
 
+// dynamicSRV asks for a name of its own: Caddy keeps answers by name, for all
+// configurations of the process.
 func dynamicSRV(directive, dns string) string {
 	return fmt.Sprintf(`%s {
-		dynamic srv _http._tcp.app.test {
+		dynamic srv _http._tcp.app%s.test {
 			resolvers %s
 		}
 		lb_policy first
 		transport http {
-			resolvers %[2]s
+			resolvers %[3]s
 		}
-	}`, directive, dns)
+	}`, directive, portOf(dns), dns)
 }
