@@ -205,6 +205,8 @@ func causeOfExchange(f Fault, ev Evidence) Fault {
 		f.Cause = Reset
 	case kind == EndFIN:
 		f.Cause = Closed
+	case isTimedOut(f.Err):
+		f.Cause, f.Side = Timeout, SideNetwork // the kernel gave up: nothing comes back
 	case isTimeout(f.Err):
 		f.Cause = Timeout
 	case isProtocol(f.Err):

@@ -203,7 +203,8 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 		c.sent.Add(1) // something is under way
 		n, err := rf.ReadFrom(r)
 		c.sent.Add(n - 1)
-		if err != nil {
+		// The error may be r's own, which says nothing about this connection.
+		if err != nil && tcpState(c) != tcpEstablished {
 			c.ended(err)
 		}
 		return n, err
@@ -247,13 +248,18 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// ended remembers the first error. A deadline is not an end of the connection,
-// but is kept while nothing else is known.
+// ended remembers the first error. A deadline of this side's own is no end of
+// the connection, and kept only until the peer ends it.
 func (c *Conn) ended(err error) {
-	if c.end.Load() != nil {
+	before := c.end.Load()
+	if before != nil && !errors.Is(before.Err, os.ErrDeadlineExceeded) {
 		return
 	}
-	if c.end.CompareAndSwap(nil, &End{Kind: c.endKind(err), Err: err, At: time.Now()}) {
+	now := &End{Kind: c.endKind(err), Err: err, At: time.Now()}
+	if before != nil && now.Kind != EndReset && now.Kind != EndFIN {
+		return
+	}
+	if c.end.CompareAndSwap(before, now) {
 		c.callHook()
 	}
 }
@@ -282,11 +288,13 @@ func (c *Conn) endKind(err error) EndKind {
 	return EndStrange
 }
 
-// The states of TCP_INFO that tell how the peer ended (linux/tcp.h, TCP_*).
+// The states of TCP_INFO that tell whether and how the peer ended (linux/tcp.h,
+// TCP_*).
 const (
-	tcpUnknown   = 0
-	tcpClose     = 7
-	tcpCloseWait = 8
+	tcpUnknown     = 0
+	tcpEstablished = 1
+	tcpClose       = 7
+	tcpCloseWait   = 8
 )
 
 var headerEnd = []byte("\r\n\r\n")
