@@ -40,6 +40,7 @@ type attempt struct {
 	repeats int // how often net/http has repeated the request by itself
 	refusal health.Cause
 	inBody  bool
+	length  int64 // of the response's body; -1 if unknown
 	// dial is nil if the transport's connections are watched.
 	dial *dialRecorder
 	// received is the response as it came, if res is handed over in its place.

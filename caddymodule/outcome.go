@@ -124,7 +124,7 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 		a.commit(res.StatusCode) // a 101's body must stay an io.ReadWriteCloser
 		return res, nil
 	}
-	a.inBody = true
+	a.inBody, a.length = true, res.ContentLength
 	a.body.Watch(res.Body, a)
 	if a.holds(res) {
 		p := &a.transport.policy
@@ -220,9 +220,12 @@ func (a *attempt) BodyStarted() {
 
 // BodyEnded is called as the response's body has ended. What broke off now has
 // reached the client in part and cannot be mended.
-func (a *attempt) BodyEnded(_ int64, err error) {
+func (a *attempt) BodyEnded(received int64, err error) {
 	a.stop(err)
 	a.takeTrailer(err)
+	if a.length >= 0 && received >= a.length {
+		return // complete, though a client that has all of it may be gone before the end is read
+	}
 	if err == nil || err == failover.ErrUnread || !a.ex.committed {
 		return
 	}

@@ -91,8 +91,9 @@ func (e *Exchange) Begin(now time.Time) { e.start = now }
 // that is not idempotent on any of its ways is not idempotent.
 func (e *Exchange) Adopt(p *Policy, idempotent bool, now time.Time) {
 	if e.policy != nil {
-		// Another proxy may serve the same request, with another method.
-		e.idempotent = e.idempotent && idempotent
+		if e.idempotent && !idempotent { // another proxy serves the same request, with another method
+			e.idempotent = false
+		}
 		return
 	}
 	if e.start.IsZero() {
