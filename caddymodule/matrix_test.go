@@ -183,13 +183,13 @@ func newMatrix(t *testing.T, fault faultinject.Fault, proto faultinject.Protocol
 	case faultinject.H2C:
 		scheme = "h2c://"
 	case faultinject.H1TLS, faultinject.H2:
-		scheme, tls = "https://", "tls_trust_pool file "+m.authorities()+"\n\t\t\ttls_timeout 500ms"
+		scheme, tls = "https://", "tls_trust_pool file "+m.authorities()+"\n\t\t\ttls_timeout 1s"
 	}
 	m.site = serve(t, fmt.Sprintf(`reset_guard %s%s %s%s %s%s {
 		lb_policy first
 		transport http {
 			dial_timeout 1s
-			response_header_timeout 150ms
+			response_header_timeout 800ms
 			%s
 		}
 	}`, scheme, m.origins[0].Addr(), scheme, m.origins[1].Addr(), scheme, m.origins[2].Addr(), tls))
