@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
@@ -299,6 +300,14 @@ func TestAdaptGolden(t *testing.T) {
 			}
 			if indented.String() != want {
 				t.Errorf("got:\n%s\nwant:\n%s", indented.String(), want)
+			}
+			checkRoundTrip(t, json.RawMessage(got))
+			var config caddy.Config
+			if err := json.Unmarshal(got, &config); err != nil {
+				t.Fatal(err)
+			}
+			if err := caddy.Validate(&config); err != nil {
+				t.Errorf("Caddy refuses it: %v", err)
 			}
 		})
 	}

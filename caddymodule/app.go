@@ -117,7 +117,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.Err("reset_guard already specified")
 	}
 	if d.NextArg() {
-		return nil, d.ArgErr()
+		return nil, d.Errf("the global option reset_guard takes no value, not '%s'", d.Val())
 	}
 	if d.NextBlock(0) {
 		return nil, d.Errf("unknown option '%s' of the global option reset_guard: it takes none", d.Val())

@@ -36,7 +36,11 @@ func TestBadConfiguration(t *testing.T) {
 		"failover/off and more": {inBlock("failover off now"), 3, "failover takes 'off' or a block, not 'now'"},
 		"failover/off block":    {inBlock("failover off {", "attempts 3", "}"), 4, "failover off takes no block: remove 'off' or the block"},
 		"failover/nothing":      {inBlock("failover"), 3, "failover takes 'off' or a block"},
-		"failover/no value":     {inFailover("attempts"), 4, "attempts needs a value"},
+		"failover/no value":     {inFailover("attempts"), 4, "attempts needs a value: a number, such as 4"},
+		"failover/no sizes":     {inFailover("replay"), 4, "replay needs a value: a size in memory and one in a file, such as 1MiB 64MiB, or 'off'"},
+		"failover/no size":      {inFailover("hold"), 4, "hold needs a value: a size and a duration, such as 64KiB 25ms, or 'off'"},
+		"failover/no statuses":  {inFailover("retry_status"), 4, "retry_status needs a value: statuses, such as 502 503 504, or 'off'"},
+		"failover/bare unknown": {inFailover("resume"), 4, fmt.Sprintf(known, "resume")},
 		"failover/block":        {inBlock("failover {", "attempts 3 {", "x", "}", "}"), 5, "attempts takes no block"},
 		"attempts/word":         {inFailover("attempts many"), 4, "attempts: 'many' is not a number from 1 to 20"},
 		"attempts/none":         {inFailover("attempts 0"), 4, "attempts: '0' is not a number from 1 to 20"},
@@ -54,7 +58,9 @@ func TestBadConfiguration(t *testing.T) {
 		"hold/too much":         {inFailover("hold 17MiB"), 4, "hold: '17MiB' is not a size from 0 to 16 MiB, such as 64KiB"},
 		"hold/time":             {inFailover("hold 64KiB x"), 4, "hold: 'x' is not a duration above 0s and up to 10s"},
 		"hold/three":            {inFailover("hold 64KiB 1ms 2ms"), 4, "hold takes a size and a duration, got 3 values"},
-		"idempotency_key/name":  {inFailover(`idempotency_key "a b"`), 4, "idempotency_key: 'a b' is not the name of a header field"},
+		"idempotency_key/name":  {inFailover(`idempotency_key "a b"`), 4, "idempotency_key: 'a b' is not the name of a header field; allowed are names, or 'off' alone"},
+		"idempotency_key/off":   {inFailover("idempotency_key off X-Key"), 4, "idempotency_key: 'off' is not the name of a header field; allowed are names, or 'off' alone"},
+		"idempotency_key/twice": {inFailover("idempotency_key X-Key x-key"), 4, "idempotency_key: X-Key is named twice"},
 		"retry_status/word":     {inFailover("retry_status 5xx"), 4, "retry_status: '5xx' is not a status from 400 to 599"},
 		"retry_status/range":    {inFailover("retry_status 302"), 4, "retry_status: '302' is not a status from 400 to 599"},
 		"retry_status/twice":    {inFailover("retry_status 502 502"), 4, "retry_status: 502 is named twice"},
@@ -96,6 +102,22 @@ func TestBadConfiguration(t *testing.T) {
 			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\tlb_policy reset_guard reset_guard\n\t}\n}", 3,
 			"lb_policy reset_guard cannot wrap itself: name the policy that is to choose, such as round_robin",
 		},
+		"plain/transport value": {
+			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\ttransport reset_guard http\n\t}\n}", 3,
+			"transport reset_guard takes a block, not 'http': name the transport to wrap in it",
+		},
+		"plain/transport without name": {
+			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\ttransport reset_guard {\n\t\t\ttransport\n\t\t}\n\t}\n}", 4,
+			"transport needs the name of the transport to wrap, such as http",
+		},
+		"plain/transport twice": {
+			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\ttransport reset_guard {\n\t\t\tfailover off\n\t\t\tfailover off\n\t\t}\n\t}\n}", 5,
+			"failover already specified",
+		},
+		"plain/matcher value": {
+			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\tlb_retry_match {\n\t\t\treset_guard on\n\t\t}\n\t}\n}", 4,
+			"the reset_guard matcher takes no options, not 'on'",
+		},
 		"plain/matcher option": {
 			"localhost {\n\treverse_proxy 127.0.0.1:1 {\n\t\tlb_retry_match {\n\t\t\treset_guard {\n\t\t\t\tx\n\t\t\t}\n\t\t}\n\t}\n}", 5,
 			"the reset_guard matcher takes no options",
@@ -103,6 +125,11 @@ func TestBadConfiguration(t *testing.T) {
 		"global/option": {
 			"{\n\treset_guard {\n\t\tpressure\n\t}\n}\nlocalhost\n", 3,
 			"unknown option 'pressure' of the global option reset_guard: it takes none",
+		},
+		"global/value": {"{\n\treset_guard on\n}\nlocalhost\n", 2, "the global option reset_guard takes no value, not 'on'"},
+		"snippets/repeated": {
+			"(option) {\n\t{args[0]} {args[1]}\n}\nlocalhost {\n\treset_guard 127.0.0.1:1 {\n\t\timport option error_page on\n\t\timport option error_page off\n\t}\n}", 2,
+			"error_page already specified",
 		},
 		"global/twice": {"{\n\treset_guard\n\treset_guard\n}\nlocalhost\n", 3, "reset_guard already specified"},
 	} {
@@ -121,6 +148,15 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
+// fuzzPlaces are where the fuzzer's text is put: as a directive, in its block, in
+// the guard's own, in the transport's.
+var fuzzPlaces = []string{
+	"%s",
+	"reset_guard a:1 {\n%s\n}",
+	"reset_guard a:1 {\n\tfailover {\n%s\n}\n}",
+	"reverse_proxy a:1 {\n\ttransport reset_guard {\n%s\n}\n}",
+}
+
 // FuzzDirective: whatever is written, the parser neither panics nor hangs, and
 // what it accepts is a configuration that Caddy can read.
 func FuzzDirective(f *testing.F) {
@@ -129,18 +165,41 @@ func FuzzDirective(f *testing.F) {
 		"reset_guard 127.0.0.1:1 {\n\tfailover off\n\terror_page off\n}",
 		"reset_guard /x* h2c://127.0.0.1:1 {\n\tfailover {\n\t\tattempts 3\n\t\thold 1KiB 1ms\n\t\treplay 1MiB off\n\t}\n}",
 		"reset_guard {\n\tto a:1\n\theader_up X {\n\tfailover {\n\t}\n\thandle_response {\n\t\trespond \"{\" 200\n\t}\n}",
+		"reverse_proxy a:1 {\n\tlb_policy reset_guard header X {\n\t\tfallback first\n\t}\n\ttransport reset_guard {\n\t\ttransport http {\n\t\t\ttls\n\t\t}\n\t\tfailover {\n\t\t\treplay off\n\t\t\thold off\n\t\t}\n\t}\n}",
+		"reverse_proxy https://a {\n\tlb_retry_match {\n\t\treset_guard\n\t}\n\ttransport reset_guard {\n\t\tfailover off\n\t}\n}",
+		"reset_guard a:1 {\n\tlb_retries -2\n\tlb_try_duration -1s\n\tflush_interval -1\n}",
 		"reset_guard a:1 {\n\ttransport http {\n\t\ttls\n\t}\n\tfailover {\n\t\tretry_status 502 off\n\t\tidempotency_key X\n\t}\n}",
 	} {
 		f.Add(seed)
 	}
+	for _, seed := range []string{
+		"attempts 3\nwithin 1s\nreplay 1KiB off\nhold 1KiB 1ms",
+		"failover {\n\tretry_status 502 503\n}\nerror_page off\nheader_up X {",
+		"transport http {\n\ttls\n}\nfailover off",
+		"}\n{\n}",
+	} {
+		f.Add(seed)
+	}
 	f.Fuzz(func(t *testing.T, in string) {
-		if _, err := caddyfile.Tokenize([]byte(in), "Fuzzfile"); err != nil || strings.Contains(in, "import") {
+		if strings.Contains(in, "import") {
 			return // imports read files
 		}
-		blocks, err := caddyfile.Parse("Fuzzfile", []byte(":8080 {\n"+in+"\n}\n"))
-		if err != nil {
-			return
+		for _, place := range fuzzPlaces {
+			fuzzPlace(t, fmt.Sprintf(place, in))
 		}
-		_, _, _ = (httpcaddyfile.ServerType{}).Setup(blocks, map[string]any{})
 	})
+}
+
+func fuzzPlace(t *testing.T, directive string) {
+	site := []byte(":8080 {\n" + directive + "\n}\n")
+	if _, err := caddyfile.Tokenize(site, "Fuzzfile"); err != nil {
+		return
+	}
+	blocks, err := caddyfile.Parse("Fuzzfile", site)
+	if err != nil {
+		return
+	}
+	if config, _, err := (httpcaddyfile.ServerType{}).Setup(blocks, map[string]any{}); err == nil {
+		checkRoundTrip(t, config)
+	}
 }

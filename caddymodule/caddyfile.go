@@ -268,12 +268,18 @@ func (o *options) reconcile(proxy *reverseproxy.Handler) (*Failover, error) {
 			return nil, fmt.Errorf("attempts and lb_retries mean the same (lb_retries %d is attempts %d): remove one of them", lb.Retries, lb.Retries+1)
 		}
 		f.Attempts = min(lb.Retries+1, failover.MaxAttempts)
+		if lb.Retries < 0 { // without limit
+			f.Attempts = failover.MaxAttempts
+		}
 	}
 	if lb.TryDuration != 0 {
 		if f.Within != 0 {
 			return nil, fmt.Errorf("within and lb_try_duration mean the same: remove one of them")
 		}
 		f.Within = min(lb.TryDuration, caddy.Duration(failover.MaxWithin))
+		if lb.TryDuration < 0 { // without limit
+			f.Within = caddy.Duration(failover.MaxWithin)
+		}
 		if f.Attempts == 0 {
 			f.Attempts = failover.MaxAttempts
 		}

@@ -147,13 +147,23 @@ func (f *Failover) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// failoverValues are the options of failover and what they take.
+var failoverValues = map[string]string{
+	"attempts":        "a number, such as 4",
+	"within":          "a duration, such as 5s",
+	"replay":          "a size in memory and one in a file, such as 1MiB 64MiB, or 'off'",
+	"hold":            "a size and a duration, such as 64KiB 25ms, or 'off'",
+	"idempotency_key": "names of header fields, or 'off'",
+	"retry_status":    "statuses, such as 502 503 504, or 'off'",
+}
+
 func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
 	args := d.RemainingArgs()
 	if opt == "off" {
 		return d.Err("off stands on the line of failover, without a block: failover off")
 	}
-	if len(args) == 0 {
-		return d.Errf("%s needs a value", opt)
+	if takes, known := failoverValues[opt]; known && len(args) == 0 {
+		return d.Errf("%s needs a value: %s", opt, takes)
 	}
 	off := len(args) == 1 && args[0] == "off"
 	switch opt {
@@ -215,10 +225,14 @@ func (f *Failover) unmarshalKeys(d *caddyfile.Dispenser, args []string, off bool
 		return nil
 	}
 	for _, name := range args {
-		if !httpguts.ValidHeaderFieldName(name) {
-			return d.Errf("idempotency_key: '%s' is not the name of a header field", name)
+		if name == "off" || !httpguts.ValidHeaderFieldName(name) {
+			return d.Errf("idempotency_key: '%s' is not the name of a header field; allowed are names, or 'off' alone", name)
 		}
-		f.IdempotencyKey = append(f.IdempotencyKey, http.CanonicalHeaderKey(name))
+		name = http.CanonicalHeaderKey(name)
+		if slices.Contains(f.IdempotencyKey, name) {
+			return d.Errf("idempotency_key: %s is named twice", name)
+		}
+		f.IdempotencyKey = append(f.IdempotencyKey, name)
 	}
 	return nil
 }

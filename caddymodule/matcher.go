@@ -34,7 +34,7 @@ func (MatchRetry) CaddyModule() caddy.ModuleInfo {
 func (MatchRetry) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.Next() {
 		if d.NextArg() {
-			return d.ArgErr()
+			return d.Errf("the reset_guard matcher takes no options, not '%s'", d.Val())
 		}
 		if d.NextBlock(0) {
 			return d.Err("the reset_guard matcher takes no options")

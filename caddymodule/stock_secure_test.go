@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -101,9 +102,15 @@ var secureClients = []secureClient{
 		return tr
 	}},
 	{"HTTP/2.0", func(tb testing.TB) http.RoundTripper {
-		tr := &http2.Transport{TLSClientConfig: anyCertificate()}
-		tb.Cleanup(tr.CloseIdleConnections)
-		return tr
+		// A connection with a stream that was just cancelled is not idle yet,
+		// so they are closed by hand.
+		return &http2.Transport{TLSClientConfig: anyCertificate(), DialTLSContext: func(ctx context.Context, network, addr string, cfg *tls.Config) (net.Conn, error) {
+			c, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, network, addr)
+			if err == nil {
+				tb.Cleanup(func() { _ = c.Close() })
+			}
+			return c, err
+		}}
 	}},
 	{"HTTP/3.0", func(tb testing.TB) http.RoundTripper {
 		tr := &http3.Transport{TLSClientConfig: anyCertificate()}

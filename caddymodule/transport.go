@@ -174,7 +174,7 @@ func (t *Transport) exchange(req *http.Request) *exchange {
 func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume transport name
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Errf("transport reset_guard takes a block, not '%s': name the transport to wrap in it", d.Val())
 	}
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -202,7 +202,7 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (t *Transport) unmarshalInner(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
-		return d.ArgErr()
+		return d.Err("transport needs the name of the transport to wrap, such as http")
 	}
 	name := d.Val()
 	if name == "reset_guard" {
