@@ -9,10 +9,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"reflect"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -95,12 +97,33 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 		a.dial = new(dialRecorder) // such transports dial for each request
 		ctx = httptrace.WithClientTrace(ctx, a.dial.trace())
 	}
-	if ctx == a.client && ex.spool == nil {
-		a.out = req
-		return a, nil
+	if a.out = req; ctx != a.client || ex.spool != nil {
+		a.out = req.WithContext(ctx)
 	}
-	a.out = req.WithContext(ctx)
+	if !ex.Idempotent() {
+		a.hideIdempotencyKey()
+	}
 	return a, a.attachBody()
+}
+
+// repeatingFields are the request header fields after which net/http repeats any
+// request without a body on a second connection by itself.
+var repeatingFields = [...]string{"Idempotency-Key", "X-Idempotency-Key"}
+
+// hideIdempotencyKey keeps net/http from that where the operator does not trust
+// the field: it looks for this spelling, which means nothing to the origin.
+func (a *attempt) hideIdempotencyKey() {
+	for _, name := range repeatingFields {
+		values, ok := a.out.Header[name]
+		if !ok {
+			continue
+		}
+		out := *a.out // the proxy's own request keeps its header
+		out.Header = maps.Clone(out.Header)
+		delete(out.Header, name)
+		out.Header[strings.ToLower(name)] = values
+		a.out = &out
+	}
 }
 
 // watchConn asks to be told the attempt's connection. Caddy's proxy makes a trace

@@ -222,6 +222,8 @@ func (o *options) assemble(proxy *reverseproxy.Handler) error {
 	if isModule(proxy.TransportRaw, "protocol") {
 		return fmt.Errorf("transport reset_guard: the directive reset_guard wraps the transport by itself; name the one to wrap, such as http, or use the directive reverse_proxy")
 	}
+	statuses := f.policy().RetryStatus
+	transport.RetryMatchesStatus = countsFailures(proxy) && (f == nil || !f.Off) && len(statuses) > 0
 	proxy.TransportRaw = caddyconfig.JSONModuleObject(transport, "protocol", "reset_guard", nil)
 
 	lb := proxy.LoadBalancing
@@ -237,10 +239,28 @@ func (o *options) assemble(proxy *reverseproxy.Handler) error {
 		return nil
 	}
 	lb.RetryMatchRaw = append(lb.RetryMatchRaw, caddy.ModuleMap{"reset_guard": json.RawMessage("{}")})
+	if transport.RetryMatchesStatus {
+		// Caddy looks at such a set when a response is there, and does not count
+		// what the set matches as the upstream's failure.
+		lb.RetryMatchRaw = append(lb.RetryMatchRaw, caddy.ModuleMap{
+			"reset_guard": json.RawMessage("{}"),
+			"expression":  caddyconfig.JSON(statusIsIn(statuses), nil),
+		})
+	}
 	if lb.Retries == 0 && lb.TryDuration == 0 {
 		lb.Retries = f.policy().Attempts - 1 + failover.FreeAttempts
 	}
 	return nil
+}
+
+// statusIsIn is an expression of Caddy's that reads the response's status.
+func statusIsIn(statuses []int) string {
+	return "{http.reverse_proxy.status_code} in " + strings.ReplaceAll(fmt.Sprint(statuses), " ", ", ")
+}
+
+// countsFailures tells whether the operator has Caddy count failed requests.
+func countsFailures(proxy *reverseproxy.Handler) bool {
+	return proxy.HealthChecks != nil && proxy.HealthChecks.Passive != nil && proxy.HealthChecks.Passive.FailDuration != 0
 }
 
 // reconcile makes the guard's limits agree with the proxy's own, which mean the
@@ -267,9 +287,9 @@ func (o *options) reconcile(proxy *reverseproxy.Handler) (*Failover, error) {
 		if f.Attempts != 0 {
 			return nil, fmt.Errorf("attempts and lb_retries mean the same (lb_retries %d is attempts %d): remove one of them", lb.Retries, lb.Retries+1)
 		}
-		f.Attempts = min(lb.Retries+1, failover.MaxAttempts)
-		if lb.Retries < 0 { // without limit
-			f.Attempts = failover.MaxAttempts
+		f.Attempts = lb.Retries + 1
+		if lb.Retries < 0 || f.Attempts > failover.MaxAttempts {
+			f.Attempts = failover.Unlimited // the proxy itself counts to lb_retries
 		}
 	}
 	if lb.TryDuration != 0 {
@@ -281,7 +301,7 @@ func (o *options) reconcile(proxy *reverseproxy.Handler) (*Failover, error) {
 			f.Within = caddy.Duration(failover.MaxWithin)
 		}
 		if f.Attempts == 0 {
-			f.Attempts = failover.MaxAttempts
+			f.Attempts = failover.Unlimited
 		}
 	}
 	return f, nil

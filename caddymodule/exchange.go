@@ -82,7 +82,7 @@ type exchange struct {
 	key string
 	// upstream is the address that was dialled last.
 	upstream string
-	// reported is how many records have been logged.
+	// reported is how many records, of all there ever were, have been logged.
 	reported int
 	// id is the request's id, once it was needed.
 	id string
@@ -130,7 +130,7 @@ func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failov
 		Budget: budget,
 	})
 	ex.passing = r.ContentLength > p.ReplayMemory+p.ReplayFile
-	if p.Attempts <= 1 {
+	if p.Attempts == 1 {
 		ex.spool.Abandon()
 	}
 	if !ex.handled { // no handler of ours will close it
@@ -153,12 +153,15 @@ func (ex *exchange) goOn() {
 	}
 }
 
-// pause waits before an origin is tried again, no longer than the client waits.
+// pause waits, once for each decision, before an origin is tried again, no
+// longer than the client waits.
 func (ex *exchange) pause(ctx context.Context) error {
-	if ex.next.Wait <= 0 {
+	wait := ex.next.Wait
+	if wait <= 0 {
 		return nil
 	}
-	timer := time.NewTimer(ex.next.Wait)
+	ex.next.Wait = 0
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

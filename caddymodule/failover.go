@@ -28,7 +28,8 @@ type Failover struct {
 
 	// How often a request is sent at the most, the first time included, each
 	// time to an upstream not yet tried while there is one. Default: `4`.
-	// Allowed: 1 to 20.
+	// Allowed: 1 to 20, or -1 for as many as `within` and the proxy's own
+	// `retries` and `try_duration` allow.
 	Attempts int `json:"attempts,omitempty"`
 
 	// How long after its arrival a request may still be sent again. Default:

@@ -44,17 +44,18 @@ type faultLog struct {
 // report writes the exchange's faults that were not written yet.
 func (ex *exchange) report(log *faultLog, r *http.Request, end ending) {
 	records := ex.Records()
-	if ex.reported == len(records) {
+	all := ex.Dropped() + len(records)
+	if ex.reported == all {
 		return
 	}
 	now := time.Now()
-	for _, rec := range records[ex.reported:] {
+	for _, rec := range records[max(0, ex.reported-ex.Dropped()):] {
 		if c := log.admit(rec, end, now); c != nil {
 			ex.requestID(r)
 			c.Write(append(faultFields(rec, end), requestFields(ex, r)...)...)
 		}
 	}
-	ex.reported = len(records)
+	ex.reported = all
 	ex.noteInAccessLog(r)
 }
 

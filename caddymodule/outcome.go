@@ -115,8 +115,8 @@ func answerable(err error) bool {
 // answered judges a response: a gateway error is a fault, and the start of any
 // other is held until it is safe.
 func (a *attempt) answered(res *http.Response) (*http.Response, error) {
-	if err := a.judgeStatus(res); err != nil {
-		return nil, err
+	if a.retriesStatus(res) {
+		return a.leave(res)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
 		a.unhook()
@@ -124,12 +124,12 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 		a.commit(res.StatusCode) // a 101's body must stay an io.ReadWriteCloser
 		return res, nil
 	}
-	a.inBody, a.length = true, res.ContentLength
+	a.inBody, a.length = true, lengthOf(res)
 	a.body.Watch(res.Body, a)
 	if a.holds(res) {
 		p := &a.transport.policy
 		res = a.withOwnTrailer(res)
-		if err := a.body.Hold(p.HoldBytes, res.ContentLength, a.ready(res), p.HoldFor); err != nil {
+		if err := a.body.Hold(p.HoldBytes, a.length, a.ready(res), p.HoldFor); err != nil {
 			_ = a.body.Close()
 			return nil, a.failed(err)
 		}
@@ -139,21 +139,33 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 	return res, nil
 }
 
-// judgeStatus returns an error if the response is a gateway error and the
-// request is to be sent again. Otherwise the response stands: the origin's own
-// page says more than ours could.
-func (a *attempt) judgeStatus(res *http.Response) error {
+// retriesStatus tells whether the response is a gateway error and the request is
+// to be sent again. Otherwise the response stands: the origin's own page says
+// more than ours could.
+func (a *attempt) retriesStatus(res *http.Response) bool {
 	if !a.transport.policy.RetriesStatus(res.StatusCode) {
-		return nil
+		return false
 	}
 	f := health.ClassifyStatus(res.StatusCode, parseRetryAfter(res.Header, time.Now()), a.evidence(a.view.Load()))
 	f.Elapsed = time.Since(a.began)
-	if !a.decide(f).Retry() {
-		return nil
+	return a.decide(f).Retry()
+}
+
+// leave makes Caddy's proxy send the request again instead of passing on res. An
+// error would count against the origin where fail_duration is set, so there the
+// response is left to the proxy's own retry_match.
+func (a *attempt) leave(res *http.Response) (*http.Response, error) {
+	if a.transport.RetryMatchesStatus && res.Body != nil {
+		a.inBody, a.length = true, lengthOf(res)
+		a.body.Watch(res.Body, a) // commits if it is read after all
+		res.Body = &a.body
+		return res, nil
 	}
-	_ = res.Body.Close()
+	if res.Body != nil {
+		_ = res.Body.Close()
+	}
 	a.stop(nil)
-	return &attemptError{fault: f, upstream: a.upstream, retry: true}
+	return nil, &attemptError{fault: a.ex.Last().Fault, upstream: a.upstream, retry: true}
 }
 
 // parseRetryAfter reads delta-seconds or a date (RFC 9110 section 10.2.3); zero
@@ -172,10 +184,19 @@ func parseRetryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
+// lengthOf is the length of the response's body; -1 if unknown. FastCGI leaves
+// ContentLength at zero when there is no such field.
+func lengthOf(res *http.Response) int64 {
+	if res.ContentLength == 0 && res.ProtoMajor == 0 && res.Header.Get("Content-Length") == "" {
+		return -1
+	}
+	return res.ContentLength
+}
+
 // holds tells whether the start of res may be held: not when somebody waits for
 // each part of it.
 func (a *attempt) holds(res *http.Response) bool {
-	if a.transport.policy.HoldBytes <= 0 || res.ContentLength == 0 {
+	if a.transport.policy.HoldBytes <= 0 || a.length == 0 {
 		return false
 	}
 	if caddyhttp.IsIncremental(res.Header) || caddyhttp.IsIncremental(a.out.Header) {
@@ -213,6 +234,7 @@ func (a *attempt) commit(status int) {
 // BodyStarted is called as the response's body is first asked for: no other
 // attempt can follow, so the request's body is kept no longer.
 func (a *attempt) BodyStarted() {
+	a.ex.committed = true
 	if a.ex.spool != nil {
 		a.ex.spool.Abandon()
 	}

@@ -90,6 +90,9 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	if !ex.AnyTried() {
 		return s.policy.Select(pool, r, w)
 	}
+	// Here, and not in the transport: no origin is to be blamed for the wait, nor
+	// to count the request as one in flight. A client that left is seen to there.
+	_ = ex.pause(r.Context())
 	return s.selectAgain(ex, pool, r, w)
 }
 

@@ -38,6 +38,14 @@ type Transport struct {
 	// What to do about faults.
 	Failover *Failover `json:"failover,omitempty"`
 
+	// Whether the proxy itself throws away a response with a status of
+	// `retry_status`, by a matcher set in `retry_match` of `reset_guard` and an
+	// expression that reads `{http.reverse_proxy.status_code}`. Such a response
+	// does not count for `fail_duration`, so one broken page cannot take all
+	// upstreams away; the directive sets both up where `fail_duration` is set.
+	// Default: `false`.
+	RetryMatchesStatus bool `json:"retry_matches_status,omitempty"`
+
 	policy failover.Policy
 	faults *faultLog
 	replay *failover.SpoolBudget
@@ -134,6 +142,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := ex.pause(req.Context()); err != nil {
 		return nil, err
 	}
+	ex.next = failover.Decision{}
 	a, err := t.begin(ex, req)
 	if err != nil {
 		return nil, a.cannotBegin(err)

@@ -66,13 +66,14 @@ type Exchange struct {
 	free     int
 	again    int // retries that had to go to an origin already tried
 
-	// tried holds the origins that failed, with how often; bounded by
-	// MaxAttempts + FreeAttempts and the proxy's own limit of retries.
+	// tried holds the origins that failed, with how often; bounded by the number
+	// of the proxy's origins.
 	tried     []triedOrigin
 	lastTried string
 	// records grows by one for each fault, those included that net/http mends
 	// by itself; bounded by maxRecords.
 	records []Record
+	dropped int
 }
 
 // maxRecords is more than the attempts of any policy and the idle connections
@@ -138,6 +139,9 @@ func (e *Exchange) LastTried() string { return e.lastTried }
 // keep it.
 func (e *Exchange) Records() []Record { return e.records }
 
+// Dropped is how many records were given up for later ones.
+func (e *Exchange) Dropped() int { return e.dropped }
+
 // Last returns the latest record; nil if nothing has gone wrong.
 func (e *Exchange) Last() *Record {
 	if len(e.records) == 0 {
@@ -185,6 +189,7 @@ func (e *Exchange) Decide(f health.Fault, upstream string, s Situation, now time
 func (e *Exchange) Note(f health.Fault, upstream string, d Decision) {
 	if len(e.records) == maxRecords {
 		e.records = append(e.records[:0], e.records[1:]...)
+		e.dropped++
 	}
 	e.records = append(e.records, Record{Fault: f, Upstream: upstream, Attempt: e.attempts, Decision: d})
 }
@@ -211,11 +216,11 @@ func (e *Exchange) refusal(f health.Fault, s Situation, now time.Time) Reason {
 		return ReasonFutile
 	case f.Safety == health.IfIdempotent && !e.idempotent:
 		return ReasonUnsafe
-	case e.policy.Attempts <= 1:
+	case e.policy.Attempts == 0 || e.policy.Attempts == 1:
 		return ReasonOff
 	case !s.Whole:
 		return ReasonNotKept
-	case e.attempts-e.free >= e.policy.Attempts:
+	case e.policy.Attempts > 0 && e.attempts-e.free >= e.policy.Attempts:
 		return ReasonAttempts
 	case s.Untried == 0 && (f.Trip || f.StatusCode != 0 || f.Cause == health.Overloaded):
 		// A certificate does not change within seconds, and an origin that

@@ -63,8 +63,8 @@ func (b *Body) Hold(limit, length, ready int64, patience time.Duration) error {
 	}
 	h := newHold(int(limit))
 	b.held = h
-	for h.w < int(min(ready, limit)) && h.err == nil {
-		h.read(b.src)
+	if ready > 0 {
+		h.read(b.src) // gives all of that at once; a second read might wait
 	}
 	if h.err == nil && (length < 0 || int64(h.w) < length) && h.w < h.limit {
 		h.wait(b.src, patience)

@@ -33,6 +33,10 @@ const (
 	MaxHoldFor      = 10 * time.Second
 )
 
+// Unlimited, as a number of attempts, leaves the limit to Within and to whatever
+// else ends the proxy's loop.
+const Unlimited = -1
+
 // Policy is what an operator decides about failing over. The zero value never
 // tries again and keeps nothing; DefaultPolicy is what is used unless the
 // configuration says otherwise.
@@ -40,7 +44,8 @@ type Policy struct {
 	// Off leaves all retries to the proxy, as if there were no guard.
 	Off bool
 	// Attempts is how often a request is sent at the most, the first time
-	// included. Up to FreeAttempts on stale connections come on top.
+	// included, or Unlimited. Up to FreeAttempts on stale connections come on
+	// top.
 	Attempts int
 	// Within is how long after the request arrived a new attempt may start.
 	Within time.Duration
@@ -85,7 +90,8 @@ func (p Policy) Validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	check(p.Attempts >= 1 && p.Attempts <= MaxAttempts, "attempts is %d: allowed is 1 to %d", p.Attempts, MaxAttempts)
+	check(p.Attempts >= 1 && p.Attempts <= MaxAttempts || p.Attempts == Unlimited,
+		"attempts is %d: allowed is 1 to %d, or %d for no limit but within", p.Attempts, MaxAttempts, Unlimited)
 	check(p.Within >= 0 && p.Within <= MaxWithin, "within is %s: allowed is 0s to %s", p.Within, MaxWithin)
 	check(p.ReplayMemory >= 0 && p.ReplayMemory <= MaxReplayMemory, "replay in memory is %d bytes: allowed is 0 to %d", p.ReplayMemory, MaxReplayMemory)
 	check(p.ReplayFile >= 0 && p.ReplayFile <= MaxReplayFile, "replay in a file is %d bytes: allowed is 0 to %d", p.ReplayFile, int64(MaxReplayFile))
