@@ -45,9 +45,8 @@ type attempt struct {
 	length  int64 // of the response's body; -1 if unknown
 	// dial is nil if the transport's connections are watched.
 	dial *dialRecorder
-	// received is the response as it came, if res is handed over in its place.
-	received *http.Response
-	res      http.Response
+	// received is the response as it came, if held is handed over in its place.
+	received, held *http.Response
 
 	// began is when the attempt did.
 	began time.Time

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -30,11 +31,16 @@ type exchangeKey struct{}
 // own variables. Active health checks have no variables and stay unguarded.
 const exchangeVarKey = "reset_guard.exchange"
 
-// exchangeContext is the context of a request with an exchange. It is a part of
-// that, which saves an allocation.
+// exchangeContext is the context of a request with an exchange. Dials, log lines
+// and placeholders may use it after the request; the exchange may serve another
+// one by then, so what the placeholders need is kept here.
 type exchangeContext struct {
 	context.Context
-	ex *exchange
+	ex *exchange // nil once the request is over
+
+	attempts      int
+	upstream      string
+	cause, action string
 }
 
 // Value implements context.Context.
@@ -58,8 +64,9 @@ type exchange struct {
 	owner *Transport
 	// asked tells that our selection policy was consulted.
 	asked bool
-	// committed tells that a response was handed over to Caddy's proxy.
-	committed bool
+	// committed tells that a response was handed over to Caddy's proxy, upgraded
+	// that its connection speaks another protocol from then on.
+	committed, upgraded bool
 	// pool is the list of origins that the policy chose from last; it belongs
 	// to the proxy and is only read.
 	pool reverseproxy.UpstreamPool
@@ -86,9 +93,6 @@ type exchange struct {
 	reported int
 	// id is the request's id, once it was needed.
 	id string
-	// context is what the handler passes on.
-	context exchangeContext
-
 	// first saves an allocation: most requests need one attempt.
 	first attempt
 }
@@ -181,29 +185,42 @@ func (ex *exchange) close() {
 
 // placeholder answers {http.reset_guard.*}. It is asked only when somebody logs
 // one, so that a healthy request pays nothing for it.
-func (ex *exchange) placeholder(key string) (any, bool) {
-	const prefix = "http.reset_guard."
-	if len(key) <= len(prefix) || key[:len(prefix)] != prefix {
+func (c *exchangeContext) placeholder(key string) (any, bool) {
+	name, ours := strings.CutPrefix(key, "http.reset_guard.")
+	if !ours {
 		return nil, false
 	}
-	last := ex.Last()
-	switch key[len(prefix):] {
+	c.note()
+	switch name {
 	case "attempts":
-		return ex.Attempts(), true
+		return c.attempts, true
 	case "upstream":
-		return ex.upstream, true
+		return c.upstream, true
 	case "cause":
-		if last == nil {
-			return "", true
-		}
-		return string(last.Cause), true
+		return c.cause, true
 	case "action":
-		if last == nil {
-			return "", true
-		}
-		return string(last.Decision.Action), true
+		return c.action, true
 	}
 	return nil, false
+}
+
+// note takes down what the placeholders answer, as long as it can change.
+func (c *exchangeContext) note() {
+	if c.ex == nil {
+		return
+	}
+	c.attempts, c.upstream = c.ex.Attempts(), c.ex.upstream
+	if last := c.ex.Last(); last != nil {
+		c.cause, c.action = string(last.Cause), string(last.Decision.Action)
+	}
+}
+
+// plain tells that nobody but the request's own goroutine has seen anything of
+// ex: one attempt over HTTP/1, without a body, without a fault, answered in
+// full. Such an exchange can serve another request.
+func (ex *exchange) plain() bool {
+	return ex.committed && !ex.upgraded && ex.Attempts() == 1 && ex.Last() == nil &&
+		ex.spool == nil && ex.first.cancel == nil && ex.first.dial == nil
 }
 
 // adoptExchange makes an exchange for a request that has passed no handler of
@@ -214,6 +231,7 @@ func adoptExchange(ctx context.Context, owner *Transport) *exchange {
 		return nil
 	}
 	ex := &exchange{owner: owner}
+	ex.Begin(time.Now())
 	caddyhttp.SetVar(ctx, exchangeVarKey, ex)
 	return ex
 }

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -44,6 +45,9 @@ type Handler struct {
 	ProxyStatusName string `json:"proxy_status_name,omitempty"`
 
 	faults *faultLog
+	// exchanges are those that can serve another request: half of what the
+	// guard allocates.
+	exchanges *sync.Pool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -61,27 +65,38 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.faults = app.faults
+	h.exchanges = &sync.Pool{New: func() any { return new(exchange) }}
 	return nil
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	ex := &exchange{handled: true}
+	ex := h.exchanges.Get().(*exchange)
+	ex.handled = true
 	ex.Begin(time.Now())
-	ex.context = exchangeContext{Context: r.Context(), ex: ex}
-	r = r.WithContext(&ex.context)
+	ctx := &exchangeContext{Context: r.Context(), ex: ex}
+	r = r.WithContext(ctx)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(ex.placeholder)
+		repl.Map(ctx.placeholder)
 	}
+	returned := false
 	defer func() {
 		// Also runs when the proxy panics to abort a response.
 		ex.report(h.faults, r, ending{outcome: outcomeAborted})
 		ex.close()
+		ctx.note()
+		ctx.ex = nil
+		if returned && ex.plain() {
+			*ex = exchange{}
+			h.exchanges.Put(ex)
+		}
 	}()
 	if r.ContentLength != 0 {
 		w = &uploadWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex: ex}
 	}
-	return h.conclude(ex, w, r, next.ServeHTTP(w, r))
+	err := h.conclude(ex, w, r, next.ServeHTTP(w, r))
+	returned = err == nil
+	return err
 }
 
 // conclude deals with what the proxy could not.

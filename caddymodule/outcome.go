@@ -119,6 +119,7 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 		return a.leave(res)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
+		a.ex.upgraded = res.StatusCode == http.StatusSwitchingProtocols
 		a.unhook()
 		a.BodyStarted()
 		a.commit(res.StatusCode) // a 101's body must stay an io.ReadWriteCloser
@@ -126,10 +127,12 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 	}
 	a.inBody, a.length = true, lengthOf(res)
 	a.body.Watch(res.Body, a)
-	if a.holds(res) {
+	ready := a.ready(res)
+	// What has come as a whole can break no more.
+	if whole := a.length >= 0 && ready >= a.length; !whole && a.holds(res) {
 		p := &a.transport.policy
 		res = a.withOwnTrailer(res)
-		if err := a.body.Hold(p.HoldBytes, a.length, a.ready(res), p.HoldFor); err != nil {
+		if err := a.body.Hold(p.HoldBytes, a.length, ready, p.HoldFor); err != nil {
 			_ = a.body.Close()
 			return nil, a.failed(err)
 		}

@@ -14,14 +14,15 @@ func (a *attempt) withOwnTrailer(res *http.Response) *http.Response {
 	if res.ProtoMajor == 1 && res.ContentLength >= 0 {
 		return res // HTTP/1 has trailers in chunked bodies only
 	}
-	a.received, a.res = res, *res
-	a.res.Trailer = res.Trailer.Clone()
-	return &a.res
+	held := *res
+	held.Trailer = res.Trailer.Clone()
+	a.received, a.held = res, &held
+	return a.held
 }
 
 // takeTrailer gives the response its trailer once the body was read to its end.
 func (a *attempt) takeTrailer(end error) {
 	if a.received != nil && end == nil {
-		a.res.Trailer = a.received.Trailer
+		a.held.Trailer = a.received.Trailer
 	}
 }

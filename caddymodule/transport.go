@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -165,7 +164,7 @@ func (t *Transport) exchange(req *http.Request) *exchange {
 			return nil
 		}
 	}
-	ex.Adopt(&t.policy, t.policy.Idempotent(req), time.Now())
+	ex.Adopt(&t.policy, t.policy.Idempotent(req))
 	ex.keepBody(req, &t.policy, t.replay)
 	return ex
 }

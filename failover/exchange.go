@@ -85,20 +85,17 @@ type triedOrigin struct {
 	times    int
 }
 
-// Begin starts the clock of an exchange.
+// Begin starts the clock of an exchange. It comes before everything else.
 func (e *Exchange) Begin(now time.Time) { e.start = now }
 
 // Adopt gives the exchange its policy. A later call changes only this: a request
 // that is not idempotent on any of its ways is not idempotent.
-func (e *Exchange) Adopt(p *Policy, idempotent bool, now time.Time) {
+func (e *Exchange) Adopt(p *Policy, idempotent bool) {
 	if e.policy != nil {
 		if e.idempotent && !idempotent { // another proxy serves the same request, with another method
 			e.idempotent = false
 		}
 		return
-	}
-	if e.start.IsZero() {
-		e.start = now
 	}
 	e.policy, e.idempotent = p, idempotent
 }

@@ -47,7 +47,8 @@ func TestExchangeInvariants(t *testing.T) {
 		idempotent := rapid.Bool().Draw(t, "idempotent")
 		var e failover.Exchange
 		e.Begin(t0)
-		e.Adopt(&p, idempotent, t0)
+		e.Begin(t0)
+		e.Adopt(&p, idempotent)
 		now := t0
 		for going := true; going; {
 			now = now.Add(time.Duration(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "later")))

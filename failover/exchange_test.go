@@ -18,7 +18,7 @@ var t0 = time.Unix(1_700_000_000, 0)
 func begun(p failover.Policy, idempotent bool) *failover.Exchange {
 	e := new(failover.Exchange)
 	e.Begin(t0)
-	e.Adopt(&p, idempotent, t0)
+	e.Adopt(&p, idempotent)
 	e.Attempt()
 	return e
 }
@@ -197,21 +197,21 @@ func TestDecideDeadline(t *testing.T) {
 	}
 }
 
-// The clock starts with the handler, or with the first who adopts the exchange;
-// the first policy stays, and a doubt about the method stays as well.
+// The first policy stays, and a doubt about the method stays as well.
 func TestAdopt(t *testing.T) {
 	first, second := failover.Policy{Attempts: 3, Within: time.Second}, failover.DefaultPolicy()
 	var e failover.Exchange
-	e.Adopt(&first, true, t0)
-	e.Adopt(&second, true, t0.Add(time.Hour))
+	e.Begin(t0)
+	e.Adopt(&first, true)
+	e.Adopt(&second, true)
 	if !e.Idempotent() || e.Expired(t0.Add(time.Second-1)) || !e.Expired(t0.Add(time.Second)) {
 		t.Error("the second policy has replaced the first, or its clock")
 	}
-	e.Adopt(&second, false, t0)
+	e.Adopt(&second, false)
 	if e.Idempotent() {
 		t.Error("a request that is not idempotent on its second way still counts as idempotent")
 	}
-	e.Adopt(&second, true, t0)
+	e.Adopt(&second, true)
 	if e.Idempotent() {
 		t.Error("a later way has made the request idempotent again")
 	}
