@@ -46,6 +46,10 @@ func classifyHTTP2(f Fault) (Fault, bool) {
 		f.Cause, f.Side = Timeout, SideNetwork // its ping was not answered
 		return f, true
 	}
+	if _, ok := says(f.Err, "http2: client conn is closed"); ok {
+		f.Cause = Closed // met by an upload that waited to go on
+		return f, true
+	}
 	if isHTTP2Violation(f.Err) {
 		f.Cause = Protocol
 		return f, true

@@ -138,6 +138,11 @@ func framerCases(fl flavour) []faultCase {
 			acted(health.Protocol, health.PhaseWait, health.PhaseHeaders),
 		},
 		{
+			"h2_conn_lost", fl.name + "/close while an upload waits to go on",
+			ask(fl, send{upload: 1 << 20}, func(*http2.Framer, uint32) bool { return true }),
+			acted(health.Closed, health.PhaseWrite, health.PhaseWait),
+		},
+		{
 			"h2_stream_reset", fl.name + "/PROTOCOL_ERROR in the body",
 			ask(fl, send{}, func(fr *http2.Framer, stream uint32) bool {
 				writeHeader(fr, stream, "200")
