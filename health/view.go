@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// A site's use of a pool: its policy and its origins.
+
+package health
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Origin is what a configuration says about an origin.
+type Origin struct {
+	Addr string
+	// Weight is its share of the requests in relation to others'; 0 means 1.
+	Weight float64
+}
+
+// View is a Pool as one configuration sees it: with a policy, and with those of
+// the origins that the configuration has. Close it when the configuration ends.
+// Methods may be called from several goroutines.
+type View struct {
+	pool   *Pool
+	policy EjectPolicy
+	random func() uint64
+
+	origins atomic.Pointer[[]entry] // replaced, never changed
+	mu      sync.Mutex              // guards the replacing
+	closed  bool
+}
+
+type entry struct {
+	m      *Member
+	weight float64
+	added  bool // by Add: it may go again
+}
+
+// View returns a view without origins. policy must be valid.
+func (p *Pool) View(policy EjectPolicy) *View {
+	v := &View{pool: p, policy: policy, random: rand.Uint64}
+	v.origins.Store(&[]entry{})
+	return v
+}
+
+// Pool is what the view is of.
+func (v *View) Pool() *Pool { return v.pool }
+
+// Sync makes these the view's origins: index i of a Choice is origins[i]. An
+// address may occur more than once. If so many of the ejected ones are left that
+// they exceed the policy's share, those whose time is over first return at once.
+func (v *View) Sync(origins []Origin, now time.Time) []Transition {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return nil
+	}
+	return v.replace(origins, len(origins), now)
+}
+
+// addedIdle is how long an origin that was Added stays without requests.
+const addedIdle = 5 * time.Minute
+
+// Add finds an origin by its address and takes it in if it is new to the view,
+// for addresses that become known with the request. It stays until nothing was
+// sent to it for five minutes, or until more than MaxMembers are there.
+func (v *View) Add(addr string, now time.Time) (*Member, []Transition) {
+	if i := v.index(addr); i >= 0 {
+		return (*v.origins.Load())[i].m, nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if i := v.index(addr); i >= 0 {
+		return (*v.origins.Load())[i].m, nil
+	}
+	if v.closed {
+		return newMember(addr, v.pool.at(now)), nil
+	}
+	origins, fixed := v.kept(now)
+	events := v.replace(append(origins, Origin{Addr: addr}), fixed, now)
+	list := *v.origins.Load()
+	return list[len(list)-1].m, events
+}
+
+// index of an address. A pool's own lookup comes first: most views are short.
+func (v *View) index(addr string) int {
+	m := v.pool.Lookup(addr)
+	if m == nil {
+		return -1
+	}
+	return slices.IndexFunc(*v.origins.Load(), func(e entry) bool { return e.m == m })
+}
+
+// kept lists what stays when another origin is added, and how many of these
+// were not added themselves.
+func (v *View) kept(now time.Time) (origins []Origin, fixed int) {
+	list := *v.origins.Load()
+	oldest := v.pool.at(now) - addedIdle
+	if len(list) >= MaxMembers {
+		oldest = max(oldest, oldestSeen(list))
+	}
+	for _, e := range list {
+		if !e.added {
+			fixed++
+		} else if e.m.InFlight() == 0 && time.Duration(e.m.seen.Load()) <= oldest {
+			continue
+		}
+		origins = append(origins, Origin{Addr: e.m.addr, Weight: e.weight})
+	}
+	return origins, fixed
+}
+
+func oldestSeen(list []entry) time.Duration {
+	oldest := int64(forever)
+	for _, e := range list {
+		if e.added && e.m.InFlight() == 0 {
+			oldest = min(oldest, e.m.seen.Load())
+		}
+	}
+	return time.Duration(oldest)
+}
+
+// replace publishes a new list, of which all from index fixed on were added.
+func (v *View) replace(origins []Origin, fixed int, now time.Time) []Transition {
+	p, t := v.pool, v.pool.at(now)
+	addrs := make([]string, len(origins))
+	for i, o := range origins {
+		addrs[i] = o.Addr
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]entry, len(origins))
+	for i, m := range p.admitLocked(addrs, t) {
+		list[i] = entry{m: m, weight: origins[i].Weight, added: i >= fixed}
+		if list[i].weight <= 0 {
+			list[i].weight = 1
+		}
+	}
+	eachOnce(list, p.enterLocked)
+	eachOnce(*v.origins.Swap(&list), p.leaveLocked)
+	return v.trimLocked(t)
+}
+
+// eachOnce calls do for each member of the list, but once only.
+func eachOnce(list []entry, do func(*Member)) {
+	done := make(map[*Member]bool, len(list))
+	for _, e := range list {
+		if !done[e.m] {
+			done[e.m] = true
+			do(e.m)
+		}
+	}
+}
+
+// Close gives the origins up. What is under way may still be observed. It may be
+// called more than once.
+func (v *View) Close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closed = true
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	eachOnce(*v.origins.Swap(&[]entry{}), v.pool.leaveLocked)
+}
