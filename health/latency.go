@@ -75,8 +75,7 @@ func (s *spread) halve() {
 	}
 }
 
-// median is the middle to the next lower quarter octave; 0 if too little was
-// counted.
+// median is good to an eighth; 0 if too little was counted.
 func (s *spread) median() time.Duration {
 	if s.total < medianMin {
 		return 0
@@ -85,7 +84,7 @@ func (s *spread) median() time.Duration {
 	for i, n := range s.counts {
 		if seen += uint32(n); 2*seen >= s.total {
 			low := time.Duration(1) << (i/4 + spreadLow)
-			return low + low/4*time.Duration(i%4)
+			return low + low/4*time.Duration(i%4) + low/8
 		}
 	}
 	return 0
