@@ -111,8 +111,8 @@ func healthyOf(list []entry, i int) int {
 }
 
 // draws is how often origins are drawn at random before all are looked at. With
-// half of them unfit, one choice in thirty looks at all.
-const draws = 8
+// half of them unfit, one choice in four thousand looks at all.
+const draws = 16
 
 // draw gives two different indices of fit origins, each pair being as likely as
 // any other; -1 where there is none.

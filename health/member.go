@@ -67,6 +67,9 @@ const forever = math.MaxInt64
 // some twenty outcomes.
 const failingWeight = 0.05
 
+// negligible is an average that changes a choice by less than a hundredth.
+const negligible = 1e-4
+
 // isOut tells that the origin takes no ordinary requests by the pool's decision.
 func (m *Member) isOut() bool {
 	return !m.manual.Load() && (m.State() == Ejected || m.State() == Probing)
@@ -249,7 +252,11 @@ func (f *faded) average(x float64, t time.Duration) {
 	if old == 0 && x == 0 {
 		return
 	}
-	f.set(old+(x-old)*failingWeight, t)
+	next := old + (x-old)*failingWeight
+	if next < negligible {
+		next = 0 // and from now on a success costs nothing here
+	}
+	f.set(next, t)
 }
 
 func (f *faded) set(x float64, t time.Duration) {
