@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/resetguard/caddy-resetguard/diagnose"
 	"github.com/resetguard/caddy-resetguard/failover"
@@ -25,14 +26,21 @@ func init() {
 }
 
 // App is what all sites of a server share: the fault log, whose rate is bounded
-// for all of them together, and the bound on request bodies kept at one time. It
-// is loaded when a site needs it and has no
+// for all of them together, the bound on request bodies kept at one time, and
+// what is known about upstreams. It is loaded when a site needs it and has no
 // options.
 type App struct {
 	faults *faultLog
 	replay *failover.SpoolBudget
+	health healthLog
 	cancel context.CancelFunc
 	done   chan struct{}
+
+	registry *registry
+	acquired bool
+	// Filled in while modules are provisioned, which Caddy does one by one.
+	sites map[*reverseproxy.Handler]*site
+	order []*site
 }
 
 // CaddyModule returns the Caddy module information.
@@ -55,15 +63,38 @@ const (
 func (a *App) Provision(ctx caddy.Context) error {
 	a.replay = failover.NewSpoolBudget(replayMemoryTotal, replayFileTotal)
 	a.faults = &faultLog{logger: ctx.Logger(), burst: diagnose.NewBurst(diagnose.BurstConfig{})}
-	return nil
+	a.sites = make(map[*reverseproxy.Handler]*site)
+	if err := a.health.provision(ctx); err != nil {
+		return err
+	}
+	registry, err := acquireRegistry()
+	if err != nil {
+		return fmt.Errorf("acquiring what is known about upstreams: %w", err)
+	}
+	a.registry, a.acquired = registry, true
+	return registry.metrics.register(ctx.GetMetricsRegistry(), registry)
+}
+
+// Cleanup lets go of what is known about upstreams.
+func (a *App) Cleanup() error {
+	if !a.acquired {
+		return nil
+	}
+	a.acquired = false // the registry stays: slow requests may still be using it
+	return releaseRegistry()
 }
 
 // summaryInterval is how often suppressed lines are looked for. It is short
 // against the window of the bound (10 s), so that a sum comes soon after it.
 const summaryInterval = 2 * time.Second
 
-// Start begins to sum up what the fault log leaves out.
+// Start takes up what is known about upstreams, and begins to sum up what the
+// fault log leaves out.
 func (a *App) Start() error {
+	now := time.Now()
+	for _, s := range a.order {
+		s.start(now)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel, a.done = cancel, make(chan struct{})
 	go a.sumUp(ctx)
@@ -86,8 +117,11 @@ func (a *App) sumUp(ctx context.Context) {
 	}
 }
 
-// Stop writes the last sums.
+// Stop gives the upstreams up and writes the last sums.
 func (a *App) Stop() error {
+	for _, s := range a.order {
+		s.stop(time.Now())
+	}
 	if a.cancel == nil {
 		return nil
 	}
@@ -127,6 +161,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 
 // Interface guards
 var (
-	_ caddy.App         = (*App)(nil)
-	_ caddy.Provisioner = (*App)(nil)
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
 )

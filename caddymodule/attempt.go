@@ -48,8 +48,14 @@ type attempt struct {
 	// received is the response as it came, if held is handed over in its place.
 	received, held *http.Response
 
-	// began is when the attempt did.
+	// began is when the attempt did, ttfb how long the answer's first byte took;
+	// 0 if that says nothing of the origin, as after an upload.
 	began time.Time
+	ttfb  time.Duration
+	// member is what is known of the upstream; nil for nothing. enlisted tells
+	// that the outcome is due, trial that the upstream's return depends on it.
+	member          *health.Member
+	enlisted, trial bool
 
 	// hook is called when the connection hooked ends; nil if there is no body.
 	hook   *health.EndHook
@@ -85,6 +91,7 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 	ex.committed = false // what lb_retry_match has thrown away
 	a.ex, a.transport, a.client, a.began = ex, t, req.Context(), time.Now()
 	a.name(req)
+	a.enlist(req)
 
 	ctx := a.client
 	if t.mayMultiplex {
@@ -339,6 +346,7 @@ func (a *attempt) noteHidden(prev *connView) {
 		f.Cause, f.Weight = health.GoAway, 0 // a connection that ends is left for another
 	}
 	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.Retried})
+	a.observeHidden(f, prev)
 }
 
 var errStaleConnection = errors.New("an idle connection had been closed")

@@ -37,8 +37,16 @@ func init() {
 //	        hold            <size> [<duration>] | off
 //	        idempotency_key <fields...> | off
 //	        retry_status    <codes...> | off
+//	        budget          <percent>% [<count>] | off
+//	    }
+//	    eject off | {
+//	        base       <duration>
+//	        max        <duration>
+//	        max_share  <percent>%
+//	        slow_start <duration> | off
 //	    }
 //	    error_page on | off
+//	    zone       <name>
 //	}
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if !h.Next() {
@@ -95,7 +103,7 @@ func routeOf(h httpcaddyfile.Helper, matcherSet caddy.ModuleMap, guard *Handler,
 }
 
 // ownOptions are the options that reverse_proxy does not know.
-var ownOptions = [...]string{"failover", "error_page"}
+var ownOptions = [...]string{"failover", "eject", "error_page", "zone"}
 
 // takeOptions separates the guard's own options from those of reverse_proxy. An
 // option stands first on a line of the outermost block; its value goes to the
@@ -175,6 +183,8 @@ func explainUnknown(err error) error {
 type options struct {
 	handler  Handler
 	failover *Failover
+	eject    *Eject
+	zone     string
 }
 
 // unmarshal reads one option.
@@ -187,6 +197,17 @@ func (o *options) unmarshal(d *caddyfile.Dispenser) error {
 		}
 		o.failover = new(Failover)
 		return o.failover.unmarshalCaddyfile(d)
+	case "eject":
+		if o.eject != nil {
+			return d.Err("eject already specified")
+		}
+		o.eject = new(Eject)
+		return o.eject.unmarshalCaddyfile(d)
+	case "zone":
+		if o.zone != "" {
+			return d.Err("zone already specified")
+		}
+		return unmarshalZone(d, &o.zone)
 	case "error_page":
 		if o.handler.ErrorPage != nil {
 			return d.Err("error_page already specified")
@@ -195,6 +216,22 @@ func (o *options) unmarshal(d *caddyfile.Dispenser) error {
 	}
 	return d.Errf("unknown option '%s'", d.Val())
 }
+
+// unmarshalZone reads the name of a zone.
+func unmarshalZone(d *caddyfile.Dispenser, dst *string) error {
+	args := d.RemainingArgs()
+	if len(args) != 1 || args[0] == "" || len(args[0]) > maxZone {
+		return d.Errf("zone takes one name of 1 to %d bytes", maxZone)
+	}
+	*dst = args[0]
+	if d.NextBlock(0) {
+		return d.Err("zone takes no block")
+	}
+	return nil
+}
+
+// maxZone bounds a name that stands in every line of the log.
+const maxZone = 64
 
 // unmarshalSwitch reads "on" or "off".
 func unmarshalSwitch(d *caddyfile.Dispenser, dst **bool) error {
@@ -234,7 +271,7 @@ func (o *options) assemble(proxy *reverseproxy.Handler) error {
 	if isModule(lb.SelectionPolicyRaw, "policy") {
 		return fmt.Errorf("lb_policy reset_guard: the directive reset_guard wraps the policy by itself; name the one to wrap, such as round_robin, or use the directive reverse_proxy")
 	}
-	lb.SelectionPolicyRaw = caddyconfig.JSONModuleObject(Selection{SelectionPolicyRaw: lb.SelectionPolicyRaw}, "policy", "reset_guard", nil)
+	lb.SelectionPolicyRaw = caddyconfig.JSONModuleObject(Selection{SelectionPolicyRaw: lb.SelectionPolicyRaw, Eject: o.eject, Zone: o.zone}, "policy", "reset_guard", nil)
 	if f != nil && f.Off {
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
 )
 
 // exchangeKey finds the exchange in a request's context, where the handler puts
@@ -57,11 +58,13 @@ func (c *exchangeContext) Value(key any) any {
 type exchange struct {
 	failover.Exchange
 
+	// site is the proxy that serves the request at present.
+	site *site
 	// handled tells that a handler of ours waits for the outcome: it answers
 	// when all fails, and writes the log lines then.
 	handled bool
-	// owner is the transport that made the exchange; nil if a handler did.
-	owner *Transport
+	// owner is the site that made the exchange; nil if a handler did.
+	owner *site
 	// asked tells that our selection policy was consulted.
 	asked bool
 	// committed tells that a response was handed over to Caddy's proxy, upgraded
@@ -85,6 +88,16 @@ type exchange struct {
 	takenBack bool
 	// passing tells that the body is longer than what is kept.
 	passing bool
+	// member is what is known of the upstream that was chosen for the next
+	// attempt; trial tells that its return depends on the outcome. nil if our
+	// selection policy has not chosen.
+	member *health.Member
+	trial  bool
+	// current is the latest attempt's.
+	current *health.Member
+	// triedMembers are those that have failed, the latest last.
+	triedMembers []*health.Member
+	usable       usable
 	// key is the upstream of the latest attempt, as configured.
 	key string
 	// upstream is the address that was dialled last.
@@ -122,6 +135,15 @@ func (ex *exchange) untried(except string) int {
 	return n
 }
 
+// giveBackTrial lets another request be the trial, if this one was and was not
+// sent.
+func (ex *exchange) giveBackTrial(now time.Time) {
+	if ex.trial && ex.member != nil && ex.site != nil {
+		ex.site.observe(ex.member, health.Outcome{Fault: new(health.Fault), Trial: true}, now)
+	}
+	ex.member, ex.trial = nil, false
+}
+
 // keepBody prepares the request's body for more than one attempt.
 func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failover.SpoolBudget) {
 	if ex.spool != nil || r.Body == nil || r.Body == http.NoBody {
@@ -151,6 +173,9 @@ func (ex *exchange) goOn() {
 	if ex.committed { // its response was thrown away
 		ex.committed = false
 		ex.MarkTried(ex.key)
+		if ex.current != nil {
+			ex.triedMembers = append(ex.triedMembers, ex.current)
+		}
 	}
 	if last := ex.Last(); last != nil && last.Decision.Action == failover.GaveUp {
 		last.Decision = failover.Decision{Action: failover.Retried}
@@ -226,7 +251,7 @@ func (ex *exchange) plain() bool {
 // adoptExchange makes an exchange for a request that has passed no handler of
 // ours. It returns nil if the request is none of a client's: active health
 // checks have no variables.
-func adoptExchange(ctx context.Context, owner *Transport) *exchange {
+func adoptExchange(ctx context.Context, owner *site) *exchange {
 	if ctx.Value(caddyhttp.VarsCtxKey) == nil {
 		return nil
 	}

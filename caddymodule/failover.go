@@ -50,6 +50,10 @@ type Failover struct {
 	// The statuses of an upstream after which another one is tried. An empty
 	// list means none. Default: `502`, `503` and `504`.
 	RetryStatus []int `json:"retry_status,omitzero"`
+
+	// How many requests are sent again while all upstreams fail alike. Default:
+	// 20 % of the requests, and 3 more, in ten seconds.
+	Budget *Budget `json:"budget,omitempty"`
 }
 
 // Replay bounds what is kept of a request's body. Without it, these are 1 MiB in
@@ -100,6 +104,7 @@ func (f *Failover) policy() failover.Policy {
 	if f.RetryStatus != nil {
 		p.RetryStatus = f.RetryStatus
 	}
+	p.Budget = f.Budget.policy()
 	if f.Off {
 		p.Off, p.Attempts, p.HoldBytes = true, 1, 0
 	}
@@ -116,6 +121,7 @@ func (f *Failover) policy() failover.Policy {
 //	    hold            <size> [<duration>] | off
 //	    idempotency_key <fields...> | off
 //	    retry_status    <codes...> | off
+//	    budget          <percent>% [<count>] | off
 //	}
 func (f *Failover) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
@@ -156,6 +162,7 @@ var failoverValues = map[string]string{
 	"hold":            "a size and a duration, such as 64KiB 25ms, or 'off'",
 	"idempotency_key": "names of header fields, or 'off'",
 	"retry_status":    "statuses, such as 502 503 504, or 'off'",
+	"budget":          "a share of the requests and a count, such as 20% 3, or 'off'",
 }
 
 func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
@@ -181,7 +188,10 @@ func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
 	case "retry_status":
 		return f.unmarshalStatus(d, args, off)
 	}
-	return d.Errf("unknown option '%s' of failover: allowed are attempts, within, replay, hold, idempotency_key and retry_status", opt)
+	if opt == "budget" {
+		return f.unmarshalBudget(d, args, off)
+	}
+	return d.Errf("unknown option '%s' of failover: allowed are attempts, within, replay, hold, idempotency_key, retry_status and budget", opt)
 }
 
 func (f *Failover) unmarshalReplay(d *caddyfile.Dispenser, args []string, off bool) error {

@@ -83,6 +83,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	defer func() {
 		// Also runs when the proxy panics to abort a response.
 		ex.report(h.faults, r, ending{outcome: outcomeAborted})
+		if ex.trial {
+			ex.giveBackTrial(time.Now())
+		}
 		ex.close()
 		ctx.note()
 		ctx.ex = nil

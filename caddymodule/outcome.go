@@ -25,6 +25,7 @@ import (
 func (a *attempt) failed(err error) error {
 	ev := a.evidence(a.view.Load())
 	if he := (caddyhttp.HandlerError{}); ev.Client == nil && errors.As(err, &he) {
+		a.conclude(new(health.Fault))
 		a.stop(err) // the transport's own answer to the request (FastCGI)
 		a.ex.next = failover.Decision{}
 		return err
@@ -42,6 +43,7 @@ func (a *attempt) failed(err error) error {
 		f.Cause = a.refusal
 	}
 	a.stop(err)
+	a.conclude(&f)
 	d := a.decide(f)
 	if f.Side == health.SideClient {
 		return a.clientError(f, err)
@@ -52,6 +54,7 @@ func (a *attempt) failed(err error) error {
 // cannotBegin ends a request which was to be sent again although its body is
 // gone. The upstream chosen for it has done nothing wrong.
 func (a *attempt) cannotBegin(err error) error {
+	a.conclude(new(health.Fault))
 	a.ex.next = failover.Decision{}
 	if a.ex.handled && a.ex.Last() != nil {
 		a.ex.Last().Decision = failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNotKept}
@@ -68,6 +71,7 @@ func (a *attempt) decide(f health.Fault) failover.Decision {
 		Address: a.upstream,
 		Untried: a.ex.untried(a.key),
 		Whole:   a.ex.whole(),
+		Permit:  a.permit,
 	}, time.Now())
 	if !a.ex.handled {
 		a.report(ending{outcome: outcomePending})
@@ -115,11 +119,17 @@ func answerable(err error) bool {
 // answered judges a response: a gateway error is a fault, and the start of any
 // other is held until it is safe.
 func (a *attempt) answered(res *http.Response) (*http.Response, error) {
+	if a.out.Body == nil || a.out.Body == http.NoBody {
+		a.ttfb = time.Since(a.began)
+	}
 	if a.retriesStatus(res) {
 		return a.leave(res)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
-		a.ex.upgraded = res.StatusCode == http.StatusSwitchingProtocols
+		if a.ex.upgraded = res.StatusCode == http.StatusSwitchingProtocols; a.ex.upgraded {
+			a.ttfb = 0
+		}
+		a.conclude(nil)
 		a.unhook()
 		a.BodyStarted()
 		a.commit(res.StatusCode) // a 101's body must stay an io.ReadWriteCloser
@@ -151,6 +161,7 @@ func (a *attempt) retriesStatus(res *http.Response) bool {
 	}
 	f := health.ClassifyStatus(res.StatusCode, parseRetryAfter(res.Header, time.Now()), a.evidence(a.view.Load()))
 	f.Elapsed = time.Since(a.began)
+	a.conclude(&f)
 	return a.decide(f).Retry()
 }
 
@@ -248,6 +259,7 @@ func (a *attempt) BodyStarted() {
 func (a *attempt) BodyEnded(received int64, err error) {
 	a.stop(err)
 	a.takeTrailer(err)
+	defer a.conclude(nil) // if nothing else was found
 	if a.length >= 0 && received >= a.length {
 		return // complete, though a client that has all of it may be gone before the end is read
 	}
@@ -256,6 +268,7 @@ func (a *attempt) BodyEnded(received int64, err error) {
 	}
 	f := health.Classify(err, a.evidence(a.view.Load()))
 	f.Elapsed = time.Since(a.began)
+	a.conclude(&f)
 	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonCommitted})
 	a.report(ending{outcome: outcomeAborted})
 }

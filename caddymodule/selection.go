@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -18,16 +19,28 @@ import (
 
 func init() { caddy.RegisterModule(Selection{}) }
 
-// Selection wraps another selection policy so that a request which is sent
-// again avoids the upstreams that it has tried. The first choice is always the
-// wrapped policy's own. When every available upstream has been tried, the ones
-// that failed least often are chosen from, and not the latest one if there is
-// another.
+// Selection chooses an upstream by what is known of its health. By itself it
+// draws two and takes the one that is expected to answer sooner: by latency,
+// requests in flight and failures. Around another policy, it lets that choose
+// among the upstreams that are not ejected.
+//
+// A request that is sent again avoids the upstreams that it has tried. When no
+// upstream is left, the least bad one is chosen rather than none.
 type Selection struct {
-	// The policy that chooses. Default: `random`.
+	// The policy that chooses. Default: the choice of two by health.
 	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
-	policy reverseproxy.Selector
+	// When upstreams get no requests.
+	Eject *Eject `json:"eject,omitempty"`
+
+	// The name under which what is known of upstreams is kept over reloads.
+	// Proxies that name the same zone compare their upstreams with one another.
+	// Default: proxies with mostly the same upstreams share one.
+	Zone string `json:"zone,omitempty"`
+
+	policy reverseproxy.Selector // nil: the choice of two
+	sticky bool
+	site   *site
 }
 
 // CaddyModule returns the Caddy module information.
@@ -40,8 +53,13 @@ func (Selection) CaddyModule() caddy.ModuleInfo {
 
 // Provision loads the wrapped policy.
 func (s *Selection) Provision(ctx caddy.Context) error {
+	app, err := loadApp(ctx)
+	if err != nil {
+		return err
+	}
+	s.site = app.siteOf(ctx)
+	s.site.zone, s.site.eject = s.Zone, s.Eject.policy()
 	if s.SelectionPolicyRaw == nil {
-		s.policy = reverseproxy.RandomSelection{}
 		return nil
 	}
 	mod, err := ctx.LoadModule(s, "SelectionPolicyRaw")
@@ -52,7 +70,15 @@ func (s *Selection) Provision(ctx caddy.Context) error {
 	if !ok {
 		return fmt.Errorf("%T is not a selection policy", mod)
 	}
-	s.policy = policy
+	s.policy, s.sticky = policy, isSticky(policy)
+	return nil
+}
+
+// Validate checks the options.
+func (s *Selection) Validate() error {
+	if err := s.Eject.policy().Validate(); err != nil {
+		return fmt.Errorf("eject: %w", err)
+	}
 	return nil
 }
 
@@ -82,37 +108,48 @@ func (s *Selection) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // Select chooses an available upstream; nil if there is none.
 func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	ex := exchangeOf(r.Context())
+	ex := s.exchange(r)
 	if ex == nil {
-		return s.policy.Select(pool, r, w)
+		return s.fallback().Select(pool, r, w)
 	}
-	ex.asked, ex.pool = true, pool
-	if !ex.AnyTried() {
-		return s.policy.Select(pool, r, w)
+	if ex.asked = true; len(pool) == 0 {
+		return nil
 	}
 	// Here, and not in the transport: no origin is to be blamed for the wait, nor
 	// to count the request as one in flight. A client that left is seen to there.
 	_ = ex.pause(r.Context())
-	return s.selectAgain(ex, pool, r, w)
+	now := time.Now()
+	s.site.ensure(pool, now)
+	ex.giveBackTrial(now)
+	ex.pool, ex.site = pool, s.site
+	q := question{
+		Selection: s, ex: ex, pool: pool, r: r, w: w, now: now,
+		roster: s.site.known(pool, now), trial: s.site.maySendAgain(r),
+	}
+	if s.policy == nil && !q.roster.variable {
+		if u, ok := q.pick(); ok {
+			return u
+		}
+	}
+	return q.choose()
 }
 
-// selectAgain lets the wrapped policy choose among the upstreams left, so that
-// a hash finds its next place. A policy that takes turns is not asked: a retry
-// would take a turn of its own, and with one upstream of three at fault half of
-// all requests would begin there instead of a third.
-func (s Selection) selectAgain(ex *exchange, pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	switch policy := s.policy.(type) {
-	case *reverseproxy.RoundRobinSelection:
-		return anyOf(leastTried(ex, pool), nil)
-	case *reverseproxy.WeightedRoundRobinSelection:
-		weighted, weights := withWeight(pool, policy.Weights)
-		return anyOf(leastTried(ex, weighted), weights)
+// fallback chooses for requests that are none of a client's.
+func (s Selection) fallback() reverseproxy.Selector {
+	if s.policy != nil {
+		return s.policy
 	}
-	candidates := leastTried(ex, pool)
-	if u := s.policy.Select(candidates, r, w); u != nil {
-		return u
+	return reverseproxy.RandomSelection{}
+}
+
+// exchange finds the request's exchange, or makes one if no handler of ours came
+// before.
+func (s Selection) exchange(r *http.Request) *exchange {
+	ex := exchangeOf(r.Context())
+	if ex == nil || ex.owner != nil && ex.owner != s.site { // another proxy's, done before
+		return adoptExchange(r.Context(), s.site)
 	}
-	return anyOf(candidates, nil)
+	return ex
 }
 
 // withWeight returns the upstreams of which the weight is not zero, and their
@@ -154,36 +191,10 @@ func weightOf(u *reverseproxy.Upstream, weights map[*reverseproxy.Upstream]int) 
 	return weights[u]
 }
 
-// leastTried returns the available upstreams that have failed least often in
-// this exchange, without the one that failed last if there are others.
-func leastTried(ex *exchange, pool reverseproxy.UpstreamPool) reverseproxy.UpstreamPool {
-	var least reverseproxy.UpstreamPool
-	times := -1
-	for _, u := range pool {
-		if !u.Available() || u.String() == ex.LastTried() {
-			continue
-		}
-		switch n := ex.Tried(u.String()); {
-		case times < 0 || n < times:
-			times, least = n, append(least[:0], u)
-		case n == times:
-			least = append(least, u)
-		}
-	}
-	if len(least) > 0 {
-		return least
-	}
-	for _, u := range pool {
-		if u.Available() {
-			least = append(least, u)
-		}
-	}
-	return least
-}
-
 // Interface guards
 var (
 	_ caddy.Provisioner     = (*Selection)(nil)
+	_ caddy.Validator       = (*Selection)(nil)
 	_ caddyfile.Unmarshaler = (*Selection)(nil)
 	_ reverseproxy.Selector = (*Selection)(nil)
 )

@@ -46,6 +46,7 @@ type Transport struct {
 	RetryMatchesStatus bool `json:"retry_matches_status,omitempty"`
 
 	policy failover.Policy
+	site   *site
 	faults *faultLog
 	replay *failover.SpoolBudget
 
@@ -75,6 +76,8 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	}
 	t.faults, t.replay = app.faults, app.replay
 	t.policy = t.Failover.policy()
+	t.site = app.siteOf(ctx)
+	t.site.policy = &t.policy
 	if err := t.loadInner(ctx); err != nil {
 		return err
 	}
@@ -135,7 +138,7 @@ func (t *Transport) Cleanup() error {
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ex := t.exchange(req)
 	if ex == nil { // an active health check: neither guarded nor counted
-		return t.inner.RoundTrip(req)
+		return t.check(req)
 	}
 	ex.goOn()
 	if err := ex.pause(req.Context()); err != nil {
@@ -159,8 +162,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *Transport) exchange(req *http.Request) *exchange {
 	ctx := req.Context()
 	ex := exchangeOf(ctx)
-	if ex == nil || ex.owner != nil && ex.owner != t { // another proxy's, done before
-		if ex = adoptExchange(ctx, t); ex == nil {
+	if ex == nil || ex.owner != nil && ex.owner != t.site { // another proxy's, done before
+		if ex = adoptExchange(ctx, t.site); ex == nil {
 			return nil
 		}
 	}

@@ -33,6 +33,7 @@ const (
 	ReasonFutile    Reason = "retry_is_futile"    // a shortage of this host, or nobody is waiting
 	ReasonCommitted Reason = "response_committed" // part of the response has reached the client
 	ReasonOff       Reason = "failover_off"       // the configuration allows one attempt
+	ReasonBudget    Reason = "budget_used_up"     // too many requests are sent again already
 	ReasonProxy     Reason = "proxy_gave_up"      // the proxy found no other origin, or had reached its own limits
 )
 
@@ -64,6 +65,7 @@ type Exchange struct {
 
 	attempts int
 	free     int
+	unsent   int // retries after which no origin had got a byte
 	again    int // retries that had to go to an origin already tried
 
 	// tried holds the origins that failed, with how often; bounded by the number
@@ -159,6 +161,9 @@ type Situation struct {
 	Whole bool
 	// Committed tells that part of the response has gone to the client.
 	Committed bool
+	// Permit asks the budget for a retry, when nothing else speaks against it;
+	// nil: there is none. It is told whether the attempt was free.
+	Permit func(free bool) bool
 }
 
 // Decide says what to do about a fault of upstream and records it.
@@ -177,8 +182,21 @@ func (e *Exchange) Decide(f health.Fault, upstream string, s Situation, now time
 	default:
 		d = e.retryAfter(e.backoff(s), now)
 	}
+	if d.Retry() && s.Permit != nil && !s.Permit(free || e.freeUnsent(f)) {
+		d = Decision{Action: GaveUp, Reason: ReasonBudget}
+	}
 	e.Note(f, s.Address, d)
 	return d
+}
+
+// freeUnsent tells that no origin has got anything to do by the attempt: such ones
+// are free of the budget, within FreeAttempts.
+func (e *Exchange) freeUnsent(f health.Fault) bool {
+	if f.Safety != health.Unsent || e.unsent >= FreeAttempts {
+		return false
+	}
+	e.unsent++
+	return true
 }
 
 // Note records a fault that was decided elsewhere: one that net/http retried by

@@ -62,6 +62,8 @@ type Policy struct {
 	IdempotencyKeys []string
 	// RetryStatus are the statuses of origins that count as faults.
 	RetryStatus []int
+	// Budget bounds retries under pressure.
+	Budget BudgetPolicy
 }
 
 // FreeAttempts is how many attempts on stale connections do not count: they
@@ -79,6 +81,7 @@ func DefaultPolicy() Policy {
 		HoldFor:         DefaultHoldFor,
 		IdempotencyKeys: []string{"Idempotency-Key", "X-Idempotency-Key"},
 		RetryStatus:     []int{http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout},
+		Budget:          DefaultBudgetPolicy(),
 	}
 }
 
@@ -100,6 +103,7 @@ func (p Policy) Validate() error {
 	for _, s := range p.RetryStatus {
 		check(s >= 400 && s <= 599, "retry_status %d: allowed is 400 to 599, errors only", s)
 	}
+	errs = append(errs, p.Budget.Validate())
 	return errors.Join(errs...)
 }
 

@@ -14,6 +14,15 @@ type Request struct {
 	// Trial tells that the request may be used to try an ejected origin: it is
 	// idempotent, has no body, and can be sent again.
 	Trial bool
+	// Usable tells which origins may be chosen for other reasons; nil: all.
+	Usable Usable
+}
+
+// Usable is what somebody else knows of the origins: their active checks, or how
+// many requests they take.
+type Usable interface {
+	// Usable tells whether the origin with this index in the View may be chosen.
+	Usable(index int) bool
 }
 
 // Choice is an origin for a request.
@@ -58,13 +67,6 @@ func (v *View) Pick(r Request, now time.Time) (c Choice, ok bool) {
 		}
 	}
 	return Choice{}, false
-}
-
-// Eligible tells whether the origin may be chosen for a request, for choices
-// that are made elsewhere; trial is Request.Trial. If the one that is chosen is
-// not Healthy, it must be Claimed.
-func (v *View) Eligible(m *Member, trial bool, now time.Time) bool {
-	return m.State() == Healthy || trial && m.isDue(v.pool.at(now))
 }
 
 // Claim makes a request the trial of an origin whose ejection is over. It
@@ -123,7 +125,7 @@ func (v *View) draw(list []entry, r *Request, g grade, t time.Duration) (i, j in
 	}
 	for range draws {
 		k := int(below(v.random(), uint64(len(list))))
-		if k == i || !r.fits(list[k].m, g, t) {
+		if k == i || !r.fits(list, k, g, t) {
 			continue
 		}
 		if i >= 0 {
@@ -139,7 +141,7 @@ func (v *View) scan(list []entry, r *Request, g grade, t time.Duration) (i, j in
 	i, j = -1, -1
 	fit := uint64(0)
 	for k := range list {
-		if !r.fits(list[k].m, g, t) {
+		if !r.fits(list, k, g, t) {
 			continue
 		}
 		fit++
@@ -160,14 +162,59 @@ func (v *View) scan(list []entry, r *Request, g grade, t time.Duration) (i, j in
 // below maps a random number to 0 up to n.
 func below(random, n uint64) uint64 { return random >> 32 * n >> 32 }
 
-func (r *Request) fits(m *Member, g grade, t time.Duration) bool {
-	switch g {
-	case good:
-		return (m.State() == Healthy || r.Trial && m.isDue(t)) && !r.hasTried(m)
-	case fair:
-		return !m.isTakenOut(t) && !m.broken.Load() && (len(r.Tried) == 0 || r.Tried[len(r.Tried)-1] != m)
+func (r *Request) fits(list []entry, k int, g grade, t time.Duration) bool {
+	m := list[k].m
+	switch fitness := m.fitness(r.Trial, t); {
+	case g == good && (fitness != Fit || r.hasTried(m)),
+		g == fair && (fitness < Spare || len(r.Tried) > 0 && r.Tried[len(r.Tried)-1] == m),
+		fitness == TakenOut:
+		return false
 	}
-	return !m.isTakenOut(t)
+	return r.Usable == nil || r.Usable.Usable(k)
+}
+
+// Fitness is how far an origin may be chosen for a request.
+type Fitness uint8
+
+// From the worst to the best.
+const (
+	TakenOut Fitness = iota // an operator's order
+	Broken                  // out for a fault that cannot pass by itself: the last resort
+	Spare                   // out; when no fit one is left
+	Fit                     // healthy, or due for a trial that the request may be
+)
+
+// Fitness tells how far the origin may be chosen, for choices that are made
+// elsewhere; trial is Request.Trial. If the one that is chosen is Fit and not
+// Healthy, it must be Claimed.
+func (v *View) Fitness(m *Member, trial bool, now time.Time) Fitness {
+	return m.fitness(trial, v.pool.at(now))
+}
+
+func (m *Member) fitness(trial bool, t time.Duration) Fitness {
+	switch {
+	case m.State() == Healthy || trial && m.isDue(t):
+		return Fit
+	case m.isTakenOut(t):
+		return TakenOut
+	case m.broken.Load():
+		return Broken
+	}
+	return Spare
+}
+
+// Share is which part of its requests an origin gets: less than 1 while it starts
+// slowly after an ejection, for choices that are made elsewhere.
+func (v *View) Share(m *Member, now time.Time) float64 { return v.shareOf(m, v.pool.at(now)) }
+
+// Calm tells that every origin of the pool is healthy and none starts slowly.
+func (v *View) Calm(now time.Time) bool {
+	p := v.pool
+	if p.troubled.Load() > 0 {
+		return false
+	}
+	returned := p.returned.Load()
+	return returned == 0 || p.at(now)-time.Duration(returned) >= v.policy.SlowStart
 }
 
 func (r *Request) hasTried(m *Member) bool {

@@ -121,6 +121,7 @@ func (v *View) returnLocked(m *Member, reason Reason, t time.Duration) Transitio
 	p.setLocked(m, Healthy, false)
 	m.trial.Store(0)
 	m.returned.Store(int64(t))
+	p.returned.Store(int64(t))
 	m.failing.set(0, t)
 	m.broken.Store(false)
 	m.passed, m.kept, m.reach = 0, false, ""

@@ -292,7 +292,7 @@ func TestOperatorsOrders(t *testing.T) {
 	r.wantState(0, Healthy)
 
 	wantOne(t, r.Drain(a, r.now()), Healthy, Draining, ReasonManual)
-	if r.wait(time.Hour); r.Claim(a, r.now()) || r.Eligible(a, true, r.now()) {
+	if r.wait(time.Hour); r.Claim(a, r.now()) || r.Fitness(a, true, r.now()) == Fit {
 		t.Error("a draining origin takes requests")
 	}
 	wantOne(t, r.Restore(a, r.now()), Draining, Healthy, ReasonManual)

@@ -28,6 +28,8 @@ type Pool struct {
 	middle       middle
 	bucket       atomic.Int64 // the second that tick has dealt with
 	faulty       atomic.Bool
+	troubled     atomic.Int64 // origins that a View has and that are not Healthy
+	returned     atomic.Int64 // when an origin returned last; 0: none did
 	byAddr       atomic.Pointer[map[string]*Member] // replaced, never changed
 
 	// mu guards what is rare: changes of state and of membership. It is taken
@@ -107,6 +109,9 @@ func (p *Pool) endFaultLocked(t time.Duration) []Transition {
 // set changes an origin's state and keeps active and out in step.
 func (p *Pool) setLocked(m *Member, s State, manual bool) {
 	p.tallyLocked(m, -1)
+	if m.refs > 0 && (m.State() == Healthy) != (s == Healthy) {
+		p.troubled.Add(1 - 2*toInt(s == Healthy))
+	}
 	m.state.Store(uint32(s))
 	m.manual.Store(manual)
 	p.tallyLocked(m, 1)
@@ -126,14 +131,23 @@ func (p *Pool) tallyLocked(m *Member, by int) {
 func (p *Pool) enterLocked(m *Member) {
 	if m.refs++; m.refs == 1 {
 		p.tallyLocked(m, 1)
+		p.troubled.Add(toInt(m.State() != Healthy))
 	}
 }
 
 func (p *Pool) leaveLocked(m *Member) {
 	if m.refs == 1 {
 		p.tallyLocked(m, -1)
+		p.troubled.Add(-toInt(m.State() != Healthy))
 	}
 	m.refs--
+}
+
+func toInt(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // admitLocked returns the origins with these addresses, adding those that are

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What becomes of attempts, told to what is known of the upstreams.
+
+package caddymodule
+
+import (
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// enlist notes which upstream the attempt goes to, and counts it as in flight.
+func (a *attempt) enlist(req *http.Request) {
+	s := a.transport.site
+	a.member, a.trial = a.ex.member, a.ex.trial
+	a.ex.member, a.ex.trial, a.ex.site = nil, false, s
+	if a.member == nil {
+		a.member = s.lookUp(req, a.key, a.began)
+	}
+	if a.member == nil {
+		return
+	}
+	a.ex.current = a.member
+	a.member.Begin()
+	a.enlisted = true
+	if a.ex.Attempts() == 1 {
+		s.shared.budget.Request(a.began)
+	}
+}
+
+// lookUp finds what is known of an upstream that another policy has chosen; nil
+// if that is nothing at all.
+func (s *site) lookUp(req *http.Request, key string, now time.Time) *health.Member {
+	di, ok := reverseproxy.GetDialInfo(req.Context())
+	if !ok || di.Upstream == nil {
+		return nil
+	}
+	if s.view == nil || s.roster.Load() == nil {
+		s.ensure(reverseproxy.UpstreamPool{di.Upstream}, now)
+	}
+	if s.view == nil {
+		return nil
+	}
+	if m := s.roster.Load().fixed[di.Upstream]; m != nil {
+		return m
+	}
+	if strings.Contains(key, "{") {
+		key = di.Address
+	}
+	m, events := s.view.Add(key, now)
+	s.tell(events)
+	return m
+}
+
+// conclude tells, once, how the attempt ended; nil for an answer.
+func (a *attempt) conclude(f *health.Fault) {
+	if !a.enlisted {
+		return
+	}
+	a.enlisted = false
+	a.member.End()
+	o := health.Outcome{Fault: f, Trial: a.trial}
+	if f == nil {
+		o.TTFB = a.ttfb
+	} else {
+		o.Conn = a.lostConn(a.view.Load())
+		a.ex.triedMembers = append(a.ex.triedMembers, a.member)
+	}
+	s := a.transport.site
+	s.app.registry.metrics.attempt(a.member.Addr(), f, a.ttfb)
+	s.observe(a.member, o, time.Now())
+}
+
+// observeHidden counts a fault that net/http has mended by itself.
+func (a *attempt) observeHidden(f health.Fault, v *connView) {
+	if a.member == nil {
+		return
+	}
+	s := a.transport.site
+	s.app.registry.metrics.fault(a.member.Addr(), &f)
+	s.observe(a.member, health.Outcome{Fault: &f, Conn: a.lostConn(v)}, time.Now())
+}
+
+// lostConn identifies a connection for several requests that has ended, so that
+// its loss counts once; 0 for any other.
+func (a *attempt) lostConn(v *connView) uint64 {
+	if v == nil || v.conn == nil || !v.multiplexed || v.conn.End().Kind == health.Alive {
+		return 0
+	}
+	return uint64(reflect.ValueOf(v.conn).Pointer())
+}
+
+// permit asks the budget for a retry.
+func (a *attempt) permit(free bool) bool {
+	s := a.transport.site
+	if a.member == nil {
+		return true
+	}
+	now := time.Now()
+	load := failover.Load{PoolFault: s.shared.health.Faulty(now)}
+	ok := s.shared.budget.Take(a.transport.policy.Budget, clientOf(a.out), free, load, now)
+	if m := s.app.registry.metrics; ok {
+		m.of(a.member.Addr()).retries.Inc()
+	} else {
+		m.refused.Inc()
+	}
+	return ok
+}
+
+// check passes on an active health check. One that was answered shows that the
+// upstream can be connected to again.
+func (t *Transport) check(req *http.Request) (*http.Response, error) {
+	res, err := t.inner.RoundTrip(req)
+	if err != nil || t.site.view == nil {
+		return res, err
+	}
+	key := req.URL.Host
+	if di, ok := reverseproxy.GetDialInfo(req.Context()); ok {
+		key = di.Address
+		if di.Upstream != nil {
+			key = di.Upstream.String()
+		}
+	}
+	if m := t.site.shared.health.Lookup(key); m != nil {
+		t.site.tell(t.site.view.Probed(m, health.PhaseTLS, time.Now()))
+	}
+	return res, nil
+}

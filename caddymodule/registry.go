@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What is known about origins, kept while configurations come and go.
+
+package caddymodule
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// registries holds one registry, for as long as a configuration uses it: the new
+// one takes hold of it before the old one lets go.
+var registries = caddy.NewUsagePool()
+
+const registryKey = "reset_guard"
+
+// acquireRegistry takes hold of the registry. Each call needs a releaseRegistry.
+func acquireRegistry() (*registry, error) {
+	v, _, err := registries.LoadOrNew(registryKey, func() (caddy.Destructor, error) {
+		return &registry{sites: make(map[*site]bool), metrics: newMetrics()}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*registry), nil
+}
+
+func releaseRegistry() error {
+	_, err := registries.Delete(registryKey)
+	return err
+}
+
+// registry finds the counters that belong to a site. It holds no policy.
+type registry struct {
+	mu    sync.Mutex
+	pools []*sharedPool
+	sites map[*site]bool // of the running configurations
+
+	metrics *metrics // counters go on over configurations
+}
+
+// maxSpare is how many pools are kept of which no site is left, in case that it
+// comes back: an operator may take a site out for a while.
+const maxSpare = 64
+
+// sharedPool is what a site's origins did, over configurations.
+type sharedPool struct {
+	zone   string // as configured; "" if it was not
+	health *health.Pool
+	budget *failover.Budget
+
+	// names are the upstreams of the site that used it last, as configured,
+	// owner its configuration. Both guarded by the registry.
+	names  []string
+	owner  *App
+	users  int
+	unused time.Time
+}
+
+// Destruct implements caddy.Destructor.
+func (*registry) Destruct() error { return nil }
+
+// acquire finds the pool of a site, or makes one. Sites share one if they name
+// the same zone. Where no zone is named, the upstreams tell: sites of one
+// configuration share a pool if most of their upstreams are the same, and one
+// that no site of this configuration uses is taken over by whoever has most
+// upstreams in common with the site that used it before.
+func (r *registry) acquire(owner *App, zone string, names []string, now time.Time) *sharedPool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.findLocked(owner, zone, names)
+	if p == nil {
+		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now)}
+		r.pools = append(r.pools, p)
+	}
+	if p.owner != owner {
+		p.owner, p.names = owner, nil
+	}
+	for _, name := range names {
+		if !slices.Contains(p.names, name) {
+			p.names = append(p.names, name)
+		}
+	}
+	p.users++
+	return p
+}
+
+func (r *registry) findLocked(owner *App, zone string, names []string) *sharedPool {
+	var best *sharedPool
+	most := 0
+	for _, p := range r.pools {
+		switch {
+		case p.zone != zone:
+		case zone != "":
+			return p
+		case p.owner == owner:
+			if n := common(p.names, names); 2*n > max(len(p.names), len(names)) {
+				return p
+			}
+		default:
+			if n := common(p.names, names); n > most {
+				best, most = p, n
+			}
+		}
+	}
+	return best
+}
+
+func common(a, b []string) (n int) {
+	for _, name := range a {
+		if slices.Contains(b, name) {
+			n++
+		}
+	}
+	return n
+}
+
+// release lets go of a pool. The ones unused for the longest time are forgotten.
+func (r *registry) release(p *sharedPool, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.users--
+	p.unused = now
+	spare, oldest := 0, -1
+	for i, q := range r.pools {
+		if q.users > 0 {
+			continue
+		}
+		if spare++; oldest < 0 || q.unused.Before(r.pools[oldest].unused) {
+			oldest = i
+		}
+	}
+	if spare > maxSpare {
+		r.pools = slices.Delete(r.pools, oldest, oldest+1)
+	}
+}
+
+// enter and leave keep the list of sites that can be looked at from outside.
+func (r *registry) enter(s *site) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sites[s] = true
+}
+
+func (r *registry) leave(s *site) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.sites, s)
+}
+
+// all returns the sites of the running configurations.
+func (r *registry) all() []*site {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sites := make([]*site, 0, len(r.sites))
+	for s := range r.sites {
+		sites = append(sites, s)
+	}
+	slices.SortFunc(sites, func(a, b *site) int { return int(a.number - b.number) })
+	return sites
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The site: what the selection policy and the transport of one reverse proxy
+// know together of its origins.
+
+package caddymodule
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// site belongs to one reverse proxy of one configuration. Its selection policy
+// and its transport fill it in while they are provisioned; it is attached to the
+// counters that outlive configurations when the app starts, or with the first
+// request.
+type site struct {
+	app    *App
+	number int64 // in the order of the configuration
+	proxy  *reverseproxy.Handler
+
+	zone   string
+	eject  health.EjectPolicy
+	policy *failover.Policy // nil without a transport of ours
+
+	attach sync.Once
+	shared *sharedPool
+	view   *health.View
+	roster atomic.Pointer[roster]
+	syncMu sync.Mutex // one change of the roster at a time
+}
+
+// roster is the upstreams as the view has them. It is replaced, never changed.
+type roster struct {
+	pool     reverseproxy.UpstreamPool // what it was made from; its members may be replaced by equal ones
+	names    []string
+	fixed    map[*reverseproxy.Upstream]*health.Member // nil if upstreams come and go
+	variable bool                                      // some addresses depend on the request
+}
+
+// siteOf finds the site of the reverse proxy that is just being provisioned: the
+// module that the context's own module belongs to.
+func (a *App) siteOf(ctx caddy.Context) *site {
+	var proxy *reverseproxy.Handler
+	for _, m := range slices.Backward(ctx.Modules()) {
+		if h, ok := m.(*reverseproxy.Handler); ok {
+			proxy = h
+			break
+		}
+	}
+	if s := a.sites[proxy]; s != nil && proxy != nil {
+		return s
+	}
+	s := &site{app: a, proxy: proxy, number: int64(len(a.order)), eject: health.EjectPolicy{
+		// Without our selection policy nobody keeps to an ejection.
+		Off: true, Base: health.DefaultEjectBase, Max: health.DefaultEjectMax, MaxShare: health.DefaultMaxShare,
+	}}
+	a.sites[proxy] = s
+	a.order = append(a.order, s)
+	return s
+}
+
+// start attaches the site, with the upstreams that its configuration names.
+func (s *site) start(now time.Time) {
+	var pool reverseproxy.UpstreamPool
+	if s.proxy != nil && s.proxy.DynamicUpstreams == nil {
+		pool = s.proxy.Upstreams
+	}
+	if len(pool) > 0 {
+		s.ensure(pool, now)
+	}
+}
+
+// ensure attaches the site to the counters of its pool, once.
+func (s *site) ensure(pool reverseproxy.UpstreamPool, now time.Time) {
+	s.attach.Do(func() {
+		s.shared = s.app.registry.acquire(s.app, s.zone, namesOf(pool), now)
+		s.view = s.shared.health.View(s.eject)
+		s.sync(pool, now)
+		s.app.registry.enter(s)
+	})
+}
+
+// stop gives up what ensure took. Requests under way go on.
+func (s *site) stop(now time.Time) {
+	attached := true
+	s.attach.Do(func() { attached = false })
+	if !attached || s.view == nil {
+		return
+	}
+	s.app.registry.leave(s)
+	s.view.Close()
+	s.app.registry.release(s.shared, now)
+}
+
+func namesOf(pool reverseproxy.UpstreamPool) []string {
+	names := make([]string, len(pool))
+	for i, u := range pool {
+		names[i] = u.String()
+	}
+	return names
+}
+
+// known returns the roster for this pool, made anew if the upstreams have
+// changed. Static upstreams are the same slice each time; dynamic ones are made
+// anew for each request, mostly with the same addresses.
+func (s *site) known(pool reverseproxy.UpstreamPool, now time.Time) *roster {
+	r := s.roster.Load()
+	if len(pool) == len(r.pool) && len(pool) > 0 && &pool[0] == &r.pool[0] {
+		return r
+	}
+	if s.proxy == nil || s.proxy.DynamicUpstreams != nil || len(r.pool) != len(pool) {
+		if sameNames(r.names, pool) {
+			return r
+		}
+		s.sync(pool, now)
+		return s.roster.Load()
+	}
+	return r // another policy has filtered: what is static stays the same
+}
+
+func sameNames(names []string, pool reverseproxy.UpstreamPool) bool {
+	if len(names) != len(pool) {
+		return false
+	}
+	for i, u := range pool {
+		if u.String() != names[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// sync makes the pool's upstreams the view's origins.
+func (s *site) sync(pool reverseproxy.UpstreamPool, now time.Time) {
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	r := &roster{pool: pool, names: namesOf(pool)}
+	origins := make([]health.Origin, 0, len(pool))
+	for _, name := range r.names {
+		if strings.Contains(name, "{") {
+			r.variable = true
+			continue
+		}
+		origins = append(origins, health.Origin{Addr: name})
+	}
+	events := s.view.Sync(origins, now)
+	if s.proxy != nil && s.proxy.DynamicUpstreams == nil {
+		r.fixed = make(map[*reverseproxy.Upstream]*health.Member, len(pool))
+		for _, u := range pool {
+			if m := s.shared.health.Lookup(u.String()); m != nil {
+				r.fixed[u] = m
+			}
+		}
+	}
+	s.roster.Store(r)
+	s.tell(events)
+}
+
+// member finds what is known of an upstream; an address that depends on the
+// request is filled in.
+func (s *site) member(r *roster, u *reverseproxy.Upstream, req *http.Request, now time.Time) *health.Member {
+	if m := r.fixed[u]; m != nil {
+		return m
+	}
+	name := u.String()
+	if strings.Contains(name, "{") {
+		if repl, ok := req.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+			name = repl.ReplaceAll(name, "")
+		}
+	} else if m := s.shared.health.Lookup(name); m != nil {
+		return m
+	}
+	m, events := s.view.Add(name, now)
+	s.tell(events)
+	return m
+}
+
+// maySendAgain tells whether the request can be the trial of an ejected origin:
+// nothing is lost if it fails.
+func (s *site) maySendAgain(r *http.Request) bool {
+	return s.policy != nil && s.policy.Attempts != 1 && (r.Body == nil || r.Body == http.NoBody) &&
+		r.ContentLength == 0 && s.policy.Idempotent(r) && r.Header.Get("Upgrade") == ""
+}
+
+// clientOf names the client for the retry budget: its address, or its network
+// where addresses are for the taking (RATELIMIT.md: a /64 is one client).
+func clientOf(r *http.Request) string {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return networkOf(ip)
+}
