@@ -7,6 +7,7 @@ package health
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ type simSite struct {
 	*View
 	random  *rand.Rand
 	t       time.Duration
+	ttfb    func(host int) time.Duration
 	retries tally // requests, of which so many were retried
 	recent  window
 
@@ -30,6 +32,9 @@ func newSimSite(hosts int, policy EjectPolicy, seed uint64) *simSite {
 	pool.random = s.random
 	s.View = pool.View(policy)
 	s.View.random = s.random.Uint64
+	s.ttfb = func(int) time.Duration {
+		return time.Duration(float64(20*time.Millisecond) * (.5 + s.random.ExpFloat64()))
+	}
 	s.Sync(simOrigins(hosts), simBegin)
 	return s
 }
@@ -84,7 +89,7 @@ func (s *simSite) request(rate failureRate, unsent bool) {
 // try is one attempt; it tells whether that failed.
 func (s *simSite) try(c Choice, rate failureRate, unsent bool) bool {
 	s.attempts++
-	o := Outcome{Trial: c.Trial, TTFB: time.Duration(float64(20*time.Millisecond) * (.5 + s.random.ExpFloat64()))}
+	o := Outcome{Trial: c.Trial, TTFB: s.ttfb(c.Index)}
 	failed := s.random.Float64() < rate(c.Index, s.t)
 	if failed {
 		o.Fault = &Fault{Cause: Reset, Phase: PhaseWait, Weight: 1}
@@ -166,5 +171,51 @@ func allFrom(p float64) failureRate {
 			return p
 		}
 		return 0
+	}
+}
+
+// logNormal latencies have a long tail: with sigma 1 a twelfth of the answers take
+// more than four times the median.
+func (s *simSite) logNormal(median time.Duration, sigma float64) time.Duration {
+	return time.Duration(float64(median) * math.Exp(sigma*s.random.NormFloat64()))
+}
+
+// TestSimQuiet lets nothing happen but what always happens: 1 % of faults, and
+// latencies with a long tail. Next to nothing may come of it; with a single peer
+// a slow accusation is a little less rare, and costs five seconds of one origin.
+func TestSimQuiet(t *testing.T) {
+	for _, hosts := range []int{5, 3, 2} {
+		s := newSimSite(hosts, DefaultEjectPolicy(), 3)
+		s.ttfb = func(int) time.Duration { return s.logNormal(100*time.Millisecond, 1) }
+		minutes := time.Duration(1_000_000 * simScale() / (60 * 60 * hosts))
+		s.run(hosts, simOnset+minutes*time.Minute, allAt(.01), false)
+		failing, slow, common := s.count(ReasonFailing), s.count(ReasonSlow), s.count(ReasonPoolFault)
+		t.Logf("| %d | %d requests | failing %d | slow %d | pool fault %d |", hosts, s.requests, failing, slow, common)
+		if limit := 4 * simScale(); failing > limit || slow > 2*limit || common > limit {
+			t.Errorf("%d hosts: got %d ejections for failing, %d for slowness, %d pool faults; want at most %d, %d, %d", hosts, failing, slow, common, limit, 2*limit, limit)
+		}
+	}
+}
+
+// TestSimSlow makes one origin's answers take six times as long.
+func TestSimSlow(t *testing.T) {
+	for _, hosts := range []int{5, 3, 2} {
+		s := newSimSite(hosts, DefaultEjectPolicy(), 4)
+		s.ttfb = func(i int) time.Duration {
+			if i == 0 && s.t >= simOnset {
+				return s.logNormal(600*time.Millisecond, .7)
+			}
+			return s.logNormal(100*time.Millisecond, .7)
+		}
+		s.run(hosts, simOnset+time.Minute, allAt(0), false)
+		t.Logf("| %d | ejected %d+%d | %+v", hosts, s.count(ReasonSlow), s.count(ReasonTrialFailed), s.events[:min(1, len(s.events))])
+		for _, e := range s.events {
+			if e.To == Ejected && e.Addr != "10.0.0.0:80" {
+				t.Errorf("%d hosts: got %+v, want none but host 0 ejected", hosts, e)
+			}
+		}
+		if s.count(ReasonSlow) == 0 {
+			t.Errorf("%d hosts: the slow origin was not ejected within a minute", hosts)
+		}
 	}
 }
