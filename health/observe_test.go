@@ -175,8 +175,8 @@ func TestReturnByTrials(t *testing.T) {
 	r.try(0, nil)
 	r.wantState(0, Probing)
 	wantOne(t, r.try(0, nil), Probing, Healthy, ReasonTrialPassed)
-	if s := r.Standing(r.now())[0]; s.Share > .11 || s.Score != threshold/2 {
-		t.Errorf("just returned: got share %v and score %v, want a tenth and half of 12", s.Share, s.Score)
+	if s := r.Standing(r.now())[0]; s.Share > .11 || s.Score != threshold/2 || s.Failing != 0 {
+		t.Errorf("just returned: got share %v, score %v, failing %v; want a tenth, half of 12, 0", s.Share, s.Score, s.Failing)
 	}
 	if r.wait(5 * time.Second); math.Abs(r.Standing(r.now())[0].Share-.5) > .01 {
 		t.Errorf("after 5s: got share %v, want .5", r.Standing(r.now())[0].Share)
