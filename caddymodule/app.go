@@ -7,6 +7,7 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -30,11 +31,11 @@ func init() {
 // what is known about upstreams. It is loaded when a site needs it and has no
 // options.
 type App struct {
-	faults *faultLog
-	replay *failover.SpoolBudget
-	health healthLog
-	cancel context.CancelFunc
-	done   chan struct{}
+	faults  *faultLog
+	replay  *failover.SpoolBudget
+	health  healthLog
+	cancel  context.CancelFunc
+	running *sync.WaitGroup
 
 	registry *registry
 	acquired bool
@@ -63,6 +64,7 @@ const (
 func (a *App) Provision(ctx caddy.Context) error {
 	a.replay = failover.NewSpoolBudget(replayMemoryTotal, replayFileTotal)
 	a.faults = &faultLog{logger: ctx.Logger(), burst: diagnose.NewBurst(diagnose.BurstConfig{})}
+	a.running = new(sync.WaitGroup)
 	a.sites = make(map[*reverseproxy.Handler]*site)
 	if err := a.health.provision(ctx); err != nil {
 		return err
@@ -96,13 +98,13 @@ func (a *App) Start() error {
 		s.start(now)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a.cancel, a.done = cancel, make(chan struct{})
-	go a.sumUp(ctx)
+	a.cancel = cancel
+	a.running.Go(func() { a.sumUp(ctx) })
+	a.running.Go(func() { a.probe(ctx) })
 	return nil
 }
 
 func (a *App) sumUp(ctx context.Context) {
-	defer close(a.done)
 	ticker := time.NewTicker(summaryInterval)
 	defer ticker.Stop()
 	var sums []diagnose.Summary
@@ -126,7 +128,7 @@ func (a *App) Stop() error {
 		return nil
 	}
 	a.cancel()
-	<-a.done
+	a.running.Wait()
 	a.faults.summaries(a.faults.burst.Flush(time.Now()))
 	return nil
 }

@@ -84,7 +84,7 @@ func changeOf(e health.Transition) change {
 	switch {
 	case e.Reason == health.ReasonPoolFault:
 		return change{"all upstreams fail alike", zapcore.ErrorLevel, eventPoolFault,
-			"The fault is not one upstream's: look at what they share, such as a database, a network or a new release. Nobody is ejected, and retries are limited."}
+			"The fault is not one upstream's: look at what they share, such as a database, a network or a new release. Nobody is ejected. Once half of all attempts fail, retries are limited."}
 	case e.Reason == health.ReasonPoolRecovered:
 		return change{"upstreams no longer fail alike", zapcore.InfoLevel, eventRestored, ""}
 	case e.Reason == health.ReasonMaxShare && e.To == e.From:

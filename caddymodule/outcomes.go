@@ -42,10 +42,7 @@ func (s *site) lookUp(req *http.Request, key string, now time.Time) *health.Memb
 	if !ok || di.Upstream == nil {
 		return nil
 	}
-	if s.view == nil || s.roster.Load() == nil {
-		s.ensure(reverseproxy.UpstreamPool{di.Upstream}, now)
-	}
-	if s.view == nil {
+	if !s.ensure(reverseproxy.UpstreamPool{di.Upstream}, now) {
 		return nil
 	}
 	if m := s.roster.Load().fixed[di.Upstream]; m != nil {
@@ -104,7 +101,7 @@ func (a *attempt) permit(free bool) bool {
 		return true
 	}
 	now := time.Now()
-	load := failover.Load{PoolFault: s.shared.health.Faulty(now)}
+	load := failover.Load{PoolFault: s.shared.health.Down(now)}
 	ok := s.shared.budget.Take(a.transport.policy.Budget, clientOf(a.out), free, load, now)
 	if m := s.app.registry.metrics; ok {
 		m.of(a.member.Addr()).retries.Inc()
@@ -118,7 +115,7 @@ func (a *attempt) permit(free bool) bool {
 // upstream can be connected to again.
 func (t *Transport) check(req *http.Request) (*http.Response, error) {
 	res, err := t.inner.RoundTrip(req)
-	if err != nil || t.site.view == nil {
+	if err != nil || t.site.roster.Load() == nil {
 		return res, err
 	}
 	key := req.URL.Host

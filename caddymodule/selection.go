@@ -119,7 +119,9 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	// to count the request as one in flight. A client that left is seen to there.
 	_ = ex.pause(r.Context())
 	now := time.Now()
-	s.site.ensure(pool, now)
+	if !s.site.ensure(pool, now) {
+		return s.fallback().Select(pool, r, w)
+	}
 	ex.giveBackTrial(now)
 	ex.pool, ex.site = pool, s.site
 	q := question{

@@ -35,6 +35,7 @@ type site struct {
 	policy *failover.Policy // nil without a transport of ours
 
 	attach sync.Once
+	// shared and view may be used once there is a roster.
 	shared *sharedPool
 	view   *health.View
 	roster atomic.Pointer[roster]
@@ -83,20 +84,24 @@ func (s *site) start(now time.Time) {
 }
 
 // ensure attaches the site to the counters of its pool, once.
-func (s *site) ensure(pool reverseproxy.UpstreamPool, now time.Time) {
+//
+// It returns false if the site was stopped before it had any: then a request of
+// the old configuration is the first to come.
+func (s *site) ensure(pool reverseproxy.UpstreamPool, now time.Time) bool {
 	s.attach.Do(func() {
 		s.shared = s.app.registry.acquire(s.app, s.zone, namesOf(pool), now)
 		s.view = s.shared.health.View(s.eject)
 		s.sync(pool, now)
 		s.app.registry.enter(s)
 	})
+	return s.roster.Load() != nil
 }
 
 // stop gives up what ensure took. Requests under way go on.
 func (s *site) stop(now time.Time) {
 	attached := true
 	s.attach.Do(func() { attached = false })
-	if !attached || s.view == nil {
+	if !attached {
 		return
 	}
 	s.app.registry.leave(s)

@@ -62,7 +62,7 @@ func (p BudgetPolicy) Validate() error {
 type Load struct {
 	// Pressure of this host, from 0 to 1.
 	Pressure float64
-	// PoolFault tells that all origins fail alike.
+	// PoolFault tells that all origins fail alike, and mostly.
 	PoolFault bool
 }
 

@@ -217,6 +217,27 @@ func (v *View) Probed(m *Member, reached Phase, now time.Time) []Transition {
 	return []Transition{v.returnLocked(m, ReasonProbed, t)}
 }
 
+// Unreachable lists the origins that are out because they could not be connected
+// to: a connection that is made, reported to Probed, brings them back.
+func (v *View) Unreachable() []*Member {
+	if v.pool.troubled.Load() == 0 {
+		return nil
+	}
+	var all []*Member
+	for _, e := range *v.origins.Load() {
+		if e.m.isOut() && e.m.isUnreachable() {
+			all = append(all, e.m)
+		}
+	}
+	return all
+}
+
+func (m *Member) isUnreachable() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.outFor != ReasonSlow && rank(m.reach) == rank(PhaseDial)
+}
+
 // Eject takes an origin out by an operator's order: for so long, or until it is
 // restored if that is 0. No policy limits that, and nothing is sent to it as a
 // last resort. Afterwards it returns by trials.

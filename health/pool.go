@@ -62,6 +62,17 @@ func (p *Pool) Faulty(now time.Time) bool {
 	return p.faulty.Load() && int64(p.at(now)/bucketOf)-p.bucket.Load() <= buckets
 }
 
+// downFrom is the failure rate from which sending again mostly adds to the load:
+// of four attempts at 50 % one in sixteen requests still fails, at 30 % less than
+// one in a hundred, and for that 1.4 times the requests are sent.
+const downFrom = 0.5
+
+// Down tells that all origins fail alike and that at least half of all attempts
+// do, so that sending again would help few and burden all.
+func (p *Pool) Down(now time.Time) bool {
+	return p.Faulty(now) && p.faults.recent().rate() >= downFrom
+}
+
 // tick does once a second what concerns the pool as a whole. Who comes too late
 // for it does not wait.
 func (p *Pool) tick(t time.Duration) []Transition {
