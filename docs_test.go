@@ -29,6 +29,7 @@ import (
 	"github.com/resetguard/caddy-resetguard/caddymodule"
 	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/faultinject"
+	"github.com/resetguard/caddy-resetguard/health"
 )
 
 // The documents that must be complete.
@@ -229,6 +230,9 @@ func TestDocsDefaults(t *testing.T) {
 							Transport struct {
 								Failover caddymodule.Failover `json:"failover"`
 							} `json:"transport"`
+							LoadBalancing struct {
+								SelectionPolicy caddymodule.Selection `json:"selection_policy"`
+							} `json:"load_balancing"`
 						} `json:"handle"`
 					} `json:"routes"`
 				} `json:"servers"`
@@ -252,9 +256,17 @@ func TestDocsDefaults(t *testing.T) {
 		HoldFor:         time.Duration(f.Hold.For),
 		IdempotencyKeys: f.IdempotencyKey,
 		RetryStatus:     f.RetryStatus,
+		Budget:          failover.BudgetPolicy{Share: f.Budget.Share, Count: f.Budget.Count},
 	}
 	if want := failover.DefaultPolicy(); !reflect.DeepEqual(got, want) {
 		t.Errorf("defaults: got %+v, want %+v", got, want)
+	}
+	e := handle[1].LoadBalancing.SelectionPolicy.Eject
+	ejection := health.EjectPolicy{
+		Base: time.Duration(e.Base), Max: time.Duration(e.Max), MaxShare: e.MaxShare, SlowStart: time.Duration(e.SlowStart),
+	}
+	if want := health.DefaultEjectPolicy(); ejection != want {
+		t.Errorf("defaults of eject: got %+v, want %+v", ejection, want)
 	}
 }
 
@@ -281,6 +293,7 @@ func TestDocsOptions(t *testing.T) {
 	}{
 		{"directive", configurationDoc, "reset_guard :1 {\nbogus x\n}", "reset_guard takes ", " and every option"},
 		{"failover", configurationDoc, "reset_guard :1 {\nfailover {\nbogus x\n}\n}", "allowed are ", ", at "},
+		{"eject", configurationDoc, "reset_guard :1 {\neject {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"transport", configurationDoc, "reverse_proxy :1 {\ntransport reset_guard {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"fault", faultinjectDoc, "fault none {\nbogus x\n}", "is unknown: use ", ", at "},
 		{"fault kinds", faultinjectDoc, "fault bogus", "use one of ", ", at "},
@@ -309,6 +322,8 @@ func TestDocsJSONFields(t *testing.T) {
 			caddymodule.Failover{},
 			caddymodule.Replay{},
 			caddymodule.Hold{},
+			caddymodule.Budget{},
+			caddymodule.Eject{},
 		},
 		faultinjectDoc: {faultinject.Handler{}},
 	} {
