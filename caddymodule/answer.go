@@ -37,7 +37,7 @@ func (h *Handler) answer(ex *exchange, w http.ResponseWriter, r *http.Request, f
 	}
 	herr := caddyhttp.HandlerError{StatusCode: verdict.Status, Err: err}
 	if h.ErrorPage != nil && !*h.ErrorPage || operatorHandles(r, herr) {
-		ex.settle(w, r)
+		ex.settle(w)
 		return caddyhttp.Error(verdict.Status, herr)
 	}
 	// Reading on makes sense only for an upload that is under way on HTTP/1.
@@ -96,17 +96,29 @@ func drain(ex *exchange, w http.ResponseWriter, r *http.Request) {
 // settle ends the reading of a body of which a part was read, before somebody
 // else deals with the request: nobody may take the rest for a whole body, or
 // look at a trailer that is just being read. An untouched body stays as it is.
-func (ex *exchange) settle(w http.ResponseWriter, r *http.Request) {
-	if ex.spool == nil || ex.spool.Untouched() {
+//
+// A read that is under way is left to end by itself. A deadline in the past
+// would end it, but on HTTP/1 also the request's context, and then a proxy in an
+// error route takes the client for gone.
+func (ex *exchange) settle(w http.ResponseWriter) {
+	if ex.body.ReadCloser == nil {
 		return
 	}
-	if !ex.spool.Ended() {
-		if http.NewResponseController(w).SetReadDeadline(time.Now()) != nil {
-			return // nothing can end a read that is under way
+	if ex.spool != nil {
+		if ex.body.ended.Load() {
+			_, _ = ex.spool.Drain(0) // waits for no client
 		}
-		_, _ = ex.spool.Drain(0)
+		ex.spool.Close()
 	}
-	_ = r.Body.Close()
+	if !ex.body.touched.Load() && (ex.spool == nil || ex.spool.Untouched()) {
+		return
+	}
+	ex.body.spent.Store(true)
+	ex.request.Trailer = nil
+	if !ex.body.ended.Load() {
+		// Otherwise net/http waits for that read before it sends the header.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 }
 
 // awaitsContinue tells whether the client still asks if it may send its body

@@ -75,6 +75,11 @@ type exchange struct {
 	pool reverseproxy.UpstreamPool
 	// spool keeps the request's body; nil if there is none.
 	spool *failover.Spool
+	// body is the client's and request what the handler was given, with that
+	// body, which is also what error routes see; empty if there is no body, or
+	// no handler of ours.
+	body    clientBody
+	request *http.Request
 	// source is what the spool reads from.
 	source io.ReadCloser
 	// next is the latest decision, which the retry matcher repeats.
@@ -245,7 +250,7 @@ func (c *exchangeContext) note() {
 // full. Such an exchange can serve another request.
 func (ex *exchange) plain() bool {
 	return ex.committed && !ex.upgraded && ex.Attempts() == 1 && ex.Last() == nil &&
-		ex.spool == nil && ex.first.cancel == nil && ex.first.dial == nil
+		ex.spool == nil && ex.body.ReadCloser == nil && ex.first.cancel == nil && ex.first.dial == nil
 }
 
 // adoptExchange makes an exchange for a request that has passed no handler of

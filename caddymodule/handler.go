@@ -74,6 +74,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ex := h.exchanges.Get().(*exchange)
 	ex.handled = true
 	ex.Begin(time.Now())
+	if r.Body != nil && r.Body != http.NoBody {
+		ex.body.ReadCloser, ex.request = r.Body, r
+		r.Body = &ex.body // error routes read through it, too
+	}
 	ctx := &exchangeContext{Context: r.Context(), ex: ex}
 	r = r.WithContext(ctx)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
@@ -107,7 +111,7 @@ func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request,
 	if ex.clientErr != nil {
 		status := clientStatus(ex.clientErr)
 		ex.report(h.faults, r, ending{outcomeError, status})
-		ex.settle(w, r)
+		ex.settle(w)
 		return caddyhttp.Error(status, ex.clientErr)
 	}
 	if ex.takenBack {
@@ -119,7 +123,7 @@ func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request,
 	}
 	f, ours := ex.verdict(err)
 	if !ours {
-		ex.settle(w, r)
+		ex.settle(w)
 		return err
 	}
 	return h.answer(ex, w, r, f, err)
