@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -148,13 +149,17 @@ func faultFields(rec failover.Record, end ending) []zap.Field {
 
 // requestFields name the client's request, so that it is found in other logs.
 func requestFields(ex *exchange, r *http.Request) []zap.Field {
+	host := r.Host
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		host, _ = repl.GetString("http.request.hostport") // before header_up; orig has none
+	}
 	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		r = &orig // what the client asked for, before any rewrite
 	}
 	fields := []zap.Field{
 		zap.String("request_id", ex.id),
 		zap.String("method", clip(r.Method)),
-		zap.String("host", clip(r.Host)),
+		zap.String("host", clip(host)),
 		zap.String("uri", clip(r.RequestURI)),
 	}
 	if ex.spool != nil {
