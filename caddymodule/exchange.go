@@ -91,6 +91,8 @@ type exchange struct {
 	// client were gone, so that no upstream is blamed, and that the handler
 	// is to answer instead.
 	takenBack bool
+	// writer is what the handler passes on.
+	writer statusWriter
 	// passing tells that the body is longer than what is kept.
 	passing bool
 	// member is what is known of the upstream that was chosen for the next

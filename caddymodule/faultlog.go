@@ -101,7 +101,7 @@ func levelOf(f health.Fault, action failover.Action, outcome string) zapcore.Lev
 	switch {
 	case f.Cause == health.ClientGone && f.Phase != health.PhaseBody && f.Elapsed >= diagnose.LongWait:
 		return zapcore.WarnLevel // it is the origin that was silent
-	case f.Cause == health.ClientGone:
+	case f.Cause == health.ClientGone, f.Side == health.SideClient:
 		return zapcore.DebugLevel
 	case action == failover.Retried && !f.Trip:
 		return zapcore.InfoLevel

@@ -98,10 +98,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			h.exchanges.Put(ex)
 		}
 	}()
-	if r.ContentLength != 0 {
-		w = &uploadWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex: ex}
-	}
-	err := h.conclude(ex, w, r, next.ServeHTTP(w, r))
+	ex.writer = statusWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
+	err := h.conclude(ex, &ex.writer, r, next.ServeHTTP(&ex.writer, r))
 	returned = err == nil
 	return err
 }
@@ -170,10 +168,10 @@ func (ex *exchange) verdict(err error) (health.Fault, bool) {
 	return f, true
 }
 
-// uploadWriter takes back the 499 that Caddy's proxy writes for a client that
+// statusWriter takes back the 499 that Caddy's proxy writes for a client that
 // is gone, if the client is still there to be told more.
-type uploadWriter struct {
-	*caddyhttp.ResponseWriterWrapper
+type statusWriter struct {
+	caddyhttp.ResponseWriterWrapper
 	ex *exchange
 }
 
@@ -181,7 +179,7 @@ type uploadWriter struct {
 const statusClientClosedRequest = 499
 
 // WriteHeader implements http.ResponseWriter.
-func (w *uploadWriter) WriteHeader(status int) {
+func (w *statusWriter) WriteHeader(status int) {
 	if status == statusClientClosedRequest && w.ex.takenBack {
 		return
 	}
@@ -192,5 +190,5 @@ func (w *uploadWriter) WriteHeader(status int) {
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
-	_ http.ResponseWriter         = (*uploadWriter)(nil)
+	_ http.ResponseWriter         = (*statusWriter)(nil)
 )

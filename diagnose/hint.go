@@ -136,6 +136,9 @@ const (
 )
 
 func hintProtocol(f health.Fault) string {
+	if f.Side == health.SideClient {
+		return "The request cannot be sent to any origin: `header_up` or `rewrite` puts something into it, most probably of the visitor's choice, that HTTP does not allow. The error names the place."
+	}
 	text := ""
 	if f.Err != nil {
 		text = f.Err.Error()
