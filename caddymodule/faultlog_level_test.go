@@ -33,6 +33,7 @@ func TestLevelOf(t *testing.T) {
 		"client left":                        {gone, diagnose.LongWait - 1, failover.GaveUp, outcomeClientGone, zapcore.DebugLevel},
 		"client left a silent origin":        {gone, diagnose.LongWait, failover.GaveUp, outcomeClientGone, zapcore.WarnLevel},
 		"client left in the response":        {health.Fault{Cause: health.ClientGone, Phase: health.PhaseBody}, time.Hour, failover.GaveUp, outcomeAborted, zapcore.DebugLevel},
+		"the request cannot be sent":         {health.Fault{Cause: health.Protocol, Side: health.SideClient}, 0, failover.GaveUp, outcomeError, zapcore.DebugLevel},
 		"mended":                             {health.Fault{Cause: health.Reset}, 0, failover.Retried, outcomeAnswered, zapcore.InfoLevel},
 		"mended, does not mend itself":       {health.Fault{Cause: health.TLSExpired, Trip: true}, 0, failover.Retried, outcomeAnswered, zapcore.WarnLevel},
 		"retried, then another's error":      {health.Fault{Cause: health.Reset}, 0, failover.Retried, outcomeError, zapcore.InfoLevel},
