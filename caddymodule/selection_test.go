@@ -20,7 +20,7 @@ func TestRetriesTakeNoTurn(t *testing.T) {
 		t.Run(policy, func(t *testing.T) {
 			bad := startOrigin(t, faultinject.Config{Fault: faultinject.Status503})
 			a, b := startOrigin(t, faultinject.Config{}), startOrigin(t, faultinject.Config{})
-			site := serve(t, "reset_guard "+join(bad.Addr(), a.Addr(), b.Addr())+" {\n\tlb_policy "+policy+"\n}")
+			site := serve(t, "reset_guard "+join(bad.Addr(), a.Addr(), b.Addr())+" {\n\tlb_policy "+policy+"\n\teject off\n}")
 			client := newClient(t)
 			const requests = 90
 			for i := range requests {
