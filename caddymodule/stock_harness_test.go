@@ -46,18 +46,11 @@ func onBoth(t *testing.T, test func(t *testing.T, directive string)) {
 }
 
 // leaveNothing fails the test if goroutines outlive it, Caddy's stop included.
+// TestMain does the same for all tests together; this one names the test.
 func leaveNothing(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() {
-		err := goleak.Find(before,
-			// These are the process's: of each log file, of the storage's lock,
-			// and two that are started once.
-			goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
-			goleak.IgnoreAnyFunction("github.com/DeRuina/timberjack.(*Logger).millRun"),
-			goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*Cache).maintainAssets"),
-			goleak.IgnoreAnyFunction("github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy.(*Upstream).fillDynamicHost.func1.1"),
-		)
-		if err != nil {
+		if err := goleak.Find(append(ofTheProcess(), before)...); err != nil {
 			t.Errorf("goroutines were left behind: %v", err)
 		}
 	})
