@@ -5,7 +5,7 @@
 package caddymodule_test
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -123,18 +123,18 @@ func (s *server) faults(tb testing.TB) []logLine {
 
 func (s *server) lines(tb testing.TB) []logLine {
 	tb.Helper()
-	f, err := os.Open(s.log)
+	text, err := os.ReadFile(s.log)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer f.Close()
 	var lines []logLine
-	sc := bufio.NewScanner(f)
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
+	for line := range bytes.Lines(text) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // just being written
+		}
 		var l logLine
-		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
-			tb.Fatalf("log line is not JSON: %v: %s", err, sc.Text())
+		if err := json.Unmarshal(line, &l); err != nil {
+			tb.Fatalf("log line is not JSON: %v: %s", err, line)
 		}
 		lines = append(lines, l)
 	}
