@@ -19,6 +19,8 @@ Usage: ./xcaddy.sh <verb>
   test              everything that CI runs
   demo [options]    the same traffic through reverse_proxy and reset_guard, as a
                     table; "demo --help" lists the options
+  soak              a minute of steady load for each of eighteen cases of failing
+                    origins, as a table; takes twenty minutes
   bench             benchmarks: reset_guard against reverse_proxy, in one run
   help              this text
 
@@ -143,6 +145,7 @@ demo)
 	build_faultinject
 	exec ./caddy-faultinject reset-guard demo "$@"
 	;;
+soak) RESET_GUARD_LONG=1 go test ./caddymodule -run '^TestSoak$' -count 1 -timeout 40m -v "$@" ;;
 bench) go test ./bench -run '^$' -bench . -benchtime 5s -count 5 "$@" ;;
 help | -h | --help) usage ;;
 *)
