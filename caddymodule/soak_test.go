@@ -131,16 +131,14 @@ func TestSoak(t *testing.T) {
 func soak(t *testing.T, sc scenario, n int, long, period time.Duration, table *soakTable) {
 	leaveNothing(t)
 	var origins []*faultinject.Origin
-	var addrs []string
 	for i := range n {
 		cfg := faultinject.Config{Seed: uint64(i + 1)}
 		if sc.latency != nil {
 			cfg.Handler = after(sc.latency(i))
 		}
-		o := startOrigin(t, cfg)
-		origins, addrs = append(origins, o), append(addrs, o.Addr())
+		origins = append(origins, startOrigin(t, cfg))
 	}
-	s := serve(t, guarded+" "+join(addrs...))
+	s := serve(t, guarded+" "+join(addrsOf(origins)...))
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
