@@ -15,6 +15,9 @@ import (
 func (v *View) Observe(m *Member, o Outcome, now time.Time) []Transition {
 	p, t := v.pool, v.pool.at(now)
 	events := p.tick(t)
+	if p.shrunk.Load() {
+		events = append(events, v.trim(t)...)
+	}
 	next := stay
 	if o.Fault == nil || o.Fault.Weight > 0 {
 		next = m.record(&o, p, t)
@@ -136,11 +139,20 @@ func (v *View) returnLocked(m *Member, reason Reason, t time.Duration) Transitio
 	return e
 }
 
+// trim looks after the pool has shrunk without a View left to see to it: a reload
+// takes the new one before it closes the old one.
+func (v *View) trim(t time.Duration) []Transition {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	return v.trimLocked(t)
+}
+
 // trimLocked lets origins return that the policy does not allow to be out since
 // the pool became smaller: the ones whose time is over first.
 func (v *View) trimLocked(t time.Duration) []Transition {
 	var events []Transition
 	p := v.pool
+	p.shrunk.Store(false)
 	for p.out > v.policy.maxOut(p.active) {
 		var first *Member
 		for _, m := range *p.byAddr.Load() {

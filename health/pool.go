@@ -28,8 +28,9 @@ type Pool struct {
 	middle       middle
 	bucket       atomic.Int64 // the second that tick has dealt with
 	faulty       atomic.Bool
-	troubled     atomic.Int64 // origins that a View has and that are not Healthy
-	returned     atomic.Int64 // when an origin returned last; 0: none did
+	troubled     atomic.Int64                       // origins that a View has and that are not Healthy
+	returned     atomic.Int64                       // when an origin returned last; 0: none did
+	shrunk       atomic.Bool                        // an origin has left and nobody has looked whether too many are out
 	byAddr       atomic.Pointer[map[string]*Member] // replaced, never changed
 
 	// mu guards what is rare: changes of state and of membership. It is taken
@@ -150,6 +151,7 @@ func (p *Pool) leaveLocked(m *Member) {
 	if m.refs == 1 {
 		p.tallyLocked(m, -1)
 		p.troubled.Add(-toInt(m.State() != Healthy))
+		p.shrunk.Store(true)
 	}
 	m.refs--
 }

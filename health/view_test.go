@@ -46,6 +46,25 @@ func TestSyncToFewerLetsSomeReturn(t *testing.T) {
 	}
 }
 
+// A reload to fewer origins: as the new view comes, the old one still has them
+// all, and as that closes nobody is told of anything.
+func TestReloadToFewerLetsSomeReturn(t *testing.T) {
+	r := newRig(t, 4)
+	r.see(0, Outcome{Fault: brokenFault()})
+	r.wait(time.Second)
+	r.see(1, Outcome{Fault: brokenFault()})
+	next := r.Pool().View(DefaultEjectPolicy())
+	if events := next.Sync(simOrigins(3), r.now()); len(events) != 0 {
+		t.Errorf("got %+v, want nothing to change while the old view is open", events)
+	}
+	r.Close()
+	events := next.Observe((*next.origins.Load())[2].m, Outcome{}, r.now())
+	wantOne(t, events, Ejected, Healthy, ReasonMaxShare)
+	if r.pool.out != 1 || r.pool.active != 3 {
+		t.Errorf("got %d out of %d, want 1 of 3", r.pool.out, r.pool.active)
+	}
+}
+
 func TestSyncRemembersWhatComesBack(t *testing.T) {
 	r := newRig(t, 4)
 	r.see(3, Outcome{Fault: brokenFault()})
