@@ -76,8 +76,8 @@ func (s *stateReload) ejectBad() {
 		s.Fatal(err)
 	}
 	for len(s.told(s, "upstream ejected")) == 0 {
-		if s.ask(10); s.sent > 1000 {
-			s.Fatal("an origin that fails always is not ejected after a thousand requests")
+		if s.ask(10); s.sent > 10_000 {
+			s.Fatal("an origin that fails always is not ejected after ten thousand requests")
 		}
 	}
 	// From here on nobody could tell from its answers that it was ever bad.

@@ -54,6 +54,9 @@ func NewPool(now time.Time) *Pool {
 // Lookup finds an origin by its address; nil if the pool does not know it.
 func (p *Pool) Lookup(addr string) *Member { return (*p.byAddr.Load())[addr] }
 
+// Len is how many origins the pool remembers.
+func (p *Pool) Len() int { return len(*p.byAddr.Load()) }
+
 // at counts time from the pool's beginning, by the monotonic clock.
 func (p *Pool) at(now time.Time) time.Duration { return max(1, now.Sub(p.begin)) }
 
