@@ -87,7 +87,11 @@ func (m *Member) claim(t time.Duration) bool {
 	if !m.isDue(t) || !m.trial.CompareAndSwap(begun, int64(t)) {
 		return false
 	}
-	if m.state.CompareAndSwap(uint32(Ejected), uint32(Probing)) || m.State() == Probing {
+	if m.state.CompareAndSwap(uint32(Ejected), uint32(Probing)) {
+		m.since.Store(int64(t))
+		return true
+	}
+	if m.State() == Probing {
 		return true
 	}
 	m.trial.CompareAndSwap(int64(t), 0) // it was restored meanwhile

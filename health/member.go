@@ -33,6 +33,7 @@ type Member struct {
 
 	// For choosing, read without a lock.
 	state    atomic.Uint32
+	since    atomic.Int64 // when the state began, or the origin was added
 	until    atomic.Int64 // end of the ejection, from the pool's beginning; forever: until restored
 	trial    atomic.Int64 // when the trial under way began; 0: none is
 	returned atomic.Int64 // when the origin last returned; 0: never was out

@@ -96,7 +96,7 @@ func (v *View) ejectLocked(m *Member, reason Reason, f *Fault, t time.Duration) 
 	}
 	m.passed = 0
 	m.until.Store(int64(t + v.policy.duration(m.level, p.random.Float64())))
-	p.setLocked(m, Ejected, false)
+	p.setLocked(m, Ejected, false, t)
 	m.trial.Store(0)
 	e.To, e.Reason, e.Cause, e.Level = Ejected, reason, causeOf(f), m.level
 	e.Until = p.begin.Add(time.Duration(m.until.Load()))
@@ -121,7 +121,7 @@ func (v *View) failTrialLocked(m *Member, f *Fault, t time.Duration) []Transitio
 func (v *View) returnLocked(m *Member, reason Reason, t time.Duration) Transition {
 	p := v.pool
 	e := m.explain(p, false)
-	p.setLocked(m, Healthy, false)
+	p.setLocked(m, Healthy, false, t)
 	m.trial.Store(0)
 	m.returned.Store(int64(t))
 	p.returned.Store(int64(t))
@@ -296,7 +296,7 @@ func (v *View) orderLocked(m *Member, to State, until int64, t time.Duration) (e
 	e = m.explain(p, false)
 	e.To, e.Reason, m.outFor, m.passed = to, ReasonManual, ReasonManual, 0
 	m.until.Store(until)
-	p.setLocked(m, to, true)
+	p.setLocked(m, to, true, t)
 	m.trial.Store(0)
 	if until != forever {
 		e.Until = p.begin.Add(time.Duration(until))

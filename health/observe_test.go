@@ -394,3 +394,34 @@ func TestClockThatStepsBack(t *testing.T) {
 		t.Errorf("got %+v, want nothing but host 0's ejection", r.events[i])
 	}
 }
+
+func TestSinceIsWhenTheStateBegan(t *testing.T) {
+	r := newRig(t, 3)
+	since := func(i int) time.Time { return r.Standing(r.now())[i].Since }
+	want := func(what string, at time.Time) {
+		t.Helper()
+		if got := since(0); !got.Equal(at) {
+			t.Errorf("%s: got since %s, want %s", what, got, at)
+		}
+	}
+	added := since(0)
+	r.answers(100, 0, 1, 2)
+	want("healthy all along", added)
+	r.failUntilOut(0, PhaseWait)
+	out := r.now()
+	want("ejected", out)
+	r.wait(20 * time.Second)
+	want("still ejected", out)
+	if !r.Claim(r.host(0), r.now()) {
+		t.Fatal("got no trial after the ejection")
+	}
+	want("probing", r.now())
+	r.Eject(r.host(0), 0, r.now())
+	ordered := r.now()
+	want("ejected by an operator", ordered)
+	r.wait(time.Second)
+	r.Eject(r.host(0), time.Minute, r.now())
+	want("ejected by an operator again", ordered)
+	r.Restore(r.host(0), r.now())
+	want("restored", r.now())
+}

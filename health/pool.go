@@ -121,9 +121,12 @@ func (p *Pool) endFaultLocked(t time.Duration) []Transition {
 	return []Transition{{Reason: ReasonPoolRecovered, Rate: recent.rate(), Requests: int(recent.all / unit)}}
 }
 
-// set changes an origin's state and keeps active and out in step.
-func (p *Pool) setLocked(m *Member, s State, manual bool) {
+// setLocked changes an origin's state and keeps active and out in step.
+func (p *Pool) setLocked(m *Member, s State, manual bool, t time.Duration) {
 	p.tallyLocked(m, -1)
+	if m.State() != s || m.manual.Load() != manual {
+		m.since.Store(int64(t))
+	}
 	if m.refs > 0 && (m.State() == Healthy) != (s == Healthy) {
 		p.troubled.Add(1 - 2*toInt(s == Healthy))
 	}
@@ -191,6 +194,7 @@ func (p *Pool) admitLocked(addrs []string, t time.Duration) []*Member {
 func newMember(addr string, t time.Duration) *Member {
 	m := &Member{addr: addr}
 	m.seen.Store(int64(t))
+	m.since.Store(int64(t))
 	return m
 }
 

@@ -14,6 +14,9 @@ type Standing struct {
 	Manual bool
 	// Reason is why it was ejected last; "" if it never was.
 	Reason Reason
+	// Since is when the present state began; for an origin that was never out,
+	// when it became known.
+	Since time.Time
 	// Until is when the ejection ends; zero if there is none, or until restored.
 	Until time.Time
 	// Level counts ejections in a row.
@@ -53,6 +56,7 @@ func (v *View) standing(m *Member, t time.Duration) Standing {
 	recent := m.faults.lately()
 	s := Standing{
 		Addr: m.addr, State: m.State(), Manual: m.manual.Load(), Reason: m.outFor, Level: m.level,
+		Since:    v.pool.begin.Add(time.Duration(m.since.Load())),
 		InFlight: m.InFlight(), Requests: int(recent.all / unit), FailureRate: recent.rate(),
 		Failing: m.failing.read(forget, t), Score: m.faults.score, SlowScore: m.slow.score,
 		Latency: time.Duration(m.latency.read(latencyMemory, t)), Median: time.Duration(m.median.Load()),
