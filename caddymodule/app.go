@@ -66,14 +66,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.faults = &faultLog{logger: ctx.Logger(), burst: diagnose.NewBurst(diagnose.BurstConfig{})}
 	a.running = new(sync.WaitGroup)
 	a.sites = make(map[*reverseproxy.Handler]*site)
-	if err := a.health.provision(ctx); err != nil {
-		return err
-	}
 	registry, err := acquireRegistry()
 	if err != nil {
 		return fmt.Errorf("acquiring what is known about upstreams: %w", err)
 	}
 	a.registry, a.acquired = registry, true
+	if err := a.health.provision(ctx, registry.metrics); err != nil {
+		return err
+	}
 	return registry.metrics.register(ctx.GetMetricsRegistry(), registry)
 }
 
@@ -97,6 +97,7 @@ func (a *App) Start() error {
 	for _, s := range a.order {
 		s.start(now)
 	}
+	a.registry.metrics.tidy(now)
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	a.running.Go(func() { a.sumUp(ctx) })
@@ -124,6 +125,7 @@ func (a *App) Stop() error {
 	for _, s := range a.order {
 		s.stop(time.Now())
 	}
+	a.health.events.stop()
 	if a.cancel == nil {
 		return nil
 	}

@@ -29,12 +29,11 @@ const (
 // healthLog writes what changes about origins. Its lines are bounded by what
 // they tell: an origin is ejected for seconds at the least.
 type healthLog struct {
-	ctx    caddy.Context
 	logger *zap.Logger
-	events *caddyevents.App
+	events *eventQueue
 }
 
-func (l *healthLog) provision(ctx caddy.Context) error {
+func (l *healthLog) provision(ctx caddy.Context, m *metrics) error {
 	app, err := ctx.App("events")
 	if err != nil {
 		return fmt.Errorf("loading Caddy's events app: %w", err)
@@ -43,7 +42,10 @@ func (l *healthLog) provision(ctx caddy.Context) error {
 	if !ok {
 		return fmt.Errorf("Caddy's events app is a %T", app)
 	}
-	l.ctx, l.logger, l.events = ctx, ctx.Logger(), events
+	l.logger = ctx.Logger()
+	if l.events, err = newEventQueue(ctx, events, m); err != nil {
+		return fmt.Errorf("waiting for Caddy to start: %w", err)
+	}
 	return nil
 }
 
@@ -115,7 +117,7 @@ func (l *healthLog) tell(zone string, e health.Transition) {
 		c.Write(transitionFields(zone, e, ch)...)
 	}
 	if ch.event != "" {
-		l.events.Emit(l.ctx, ch.event, transitionData(zone, e))
+		l.events.put(ch.event, transitionData(zone, e, ch))
 	}
 }
 
@@ -146,12 +148,12 @@ func transitionFields(zone string, e health.Transition, ch change) []zap.Field {
 	return fields
 }
 
-func transitionData(zone string, e health.Transition) map[string]any {
+func transitionData(zone string, e health.Transition, ch change) map[string]any {
 	data := map[string]any{
 		"zone": zone, "upstream": e.Addr, "from": e.From.String(), "to": e.To.String(),
 		"reason": string(e.Reason), "cause": string(e.Cause),
 		"failure_rate": round(e.Rate), "peers_failure_rate": round(e.Peers),
-		"requests": e.Requests, "times": e.Level,
+		"requests": e.Requests, "score": round(e.Score), "times": e.Level, "hint": ch.hint,
 	}
 	if !e.Until.IsZero() {
 		data["until"] = e.Until.UTC().Format(time.RFC3339)

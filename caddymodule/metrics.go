@@ -7,6 +7,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,14 @@ const (
 	otherUpstream      = "(other)"
 )
 
+const (
+	// metricsForgotten is how long the counters of an upstream that no
+	// configuration has are still told: an operator may take it out for a while.
+	metricsForgotten = time.Hour
+	// metricsRoom is how often room is looked for when there are too many.
+	metricsRoom = time.Minute
+)
+
 // metrics go on over configurations: each new one has a registry of its own, in
 // which they are registered anew.
 type metrics struct {
@@ -30,9 +39,18 @@ type metrics struct {
 	faults, ejections *prometheus.CounterVec
 	latency           *prometheus.HistogramVec
 	refused           prometheus.Counter
+	eventsDropped     prometheus.Counter
+	byUpstream        []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}
 
-	upstreams sync.Map // of address to *upstreamMetrics
-	count     atomic.Int64
+	// upstreams is replaced, never changed, under mu: there are few, and each
+	// request looks one up.
+	upstreams atomic.Pointer[map[string]*upstreamMetrics]
+	mu        sync.Mutex
+	tidied    atomic.Int64 // in Unix seconds
+	// inUse tells the upstreams that configurations have.
+	inUse func(now time.Time) map[string]bool
 }
 
 // upstreamMetrics saves looking labels up for each request.
@@ -41,31 +59,49 @@ type upstreamMetrics struct {
 	requests prometheus.Counter
 	retries  prometheus.Counter
 	latency  prometheus.Observer
+	used     atomic.Int64 // in Unix seconds, give or take usedStep
 }
 
-func newMetrics() *metrics {
+// usedStep keeps a time that all requests share from being written by each.
+const usedStep = 60
+
+func (u *upstreamMetrics) touch(now time.Time) {
+	if t := now.Unix(); t-u.used.Load() >= usedStep {
+		u.used.Store(t)
+	}
+}
+
+func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 	const ns = "reset_guard"
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: name, Help: help}, labels)
 	}
-	return &metrics{
-		requests:  counter("requests_total", "Attempts made at an upstream.", "upstream"),
-		retries:   counter("retries_total", "Attempts at an upstream after which the request was sent again.", "upstream"),
-		faults:    counter("faults_total", "Faults of attempts at an upstream, those of clients included.", "upstream", "cause", "phase"),
-		ejections: counter("ejections_total", "How often an upstream was ejected.", "upstream", "reason"),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: ns, Name: "retries_refused_total", Help: "Retries that the budget did not allow.",
-		}),
+	single := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: name, Help: help})
+	}
+	m := &metrics{
+		requests:      counter("requests_total", "Attempts made at an upstream.", "upstream"),
+		retries:       counter("retries_total", "Attempts at an upstream after which the request was sent again.", "upstream"),
+		faults:        counter("faults_total", "Faults of attempts at an upstream, those of clients included.", "upstream", "cause", "phase"),
+		ejections:     counter("ejections_total", "How often an upstream was ejected.", "upstream", "reason"),
+		refused:       single("retries_refused_total", "Retries that the budget did not allow."),
+		eventsDropped: single("events_dropped_total", "Events that were dropped because their handlers are too slow."),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: ns, Name: "latency_seconds", Help: "Time to the first byte of an upstream's answer to a request without a body.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"upstream"}),
+		inUse: inUse,
 	}
+	m.byUpstream = append(m.byUpstream, m.requests, m.retries, m.faults, m.ejections, m.latency)
+	m.upstreams.Store(&map[string]*upstreamMetrics{})
+	return m
 }
 
 // register makes the metrics part of a configuration's registry.
 func (m *metrics) register(reg *prometheus.Registry, r *registry) error {
-	for _, c := range []prometheus.Collector{m.requests, m.retries, m.faults, m.ejections, m.latency, m.refused, stateCollector{r}} {
+	for _, c := range []prometheus.Collector{
+		m.requests, m.retries, m.faults, m.ejections, m.latency, m.refused, m.eventsDropped, stateCollector{r},
+	} {
 		var already prometheus.AlreadyRegisteredError
 		if err := reg.Register(c); err != nil && !errors.As(err, &already) {
 			return fmt.Errorf("registering metrics: %w", err)
@@ -76,31 +112,76 @@ func (m *metrics) register(reg *prometheus.Registry, r *registry) error {
 
 // of finds the metrics of an upstream.
 func (m *metrics) of(addr string) *upstreamMetrics {
-	if u, ok := m.upstreams.Load(addr); ok {
-		return u.(*upstreamMetrics)
+	known := *m.upstreams.Load()
+	if u := known[addr]; u != nil {
+		return u
 	}
-	name := addr
-	if m.count.Load() >= maxMetricUpstreams {
-		name = otherUpstream
-		if u, ok := m.upstreams.Load(name); ok {
-			return u.(*upstreamMetrics)
+	now := time.Now()
+	if len(known) > maxMetricUpstreams && !m.mayTidy(now) {
+		return known[otherUpstream]
+	}
+	return m.add(addr, now)
+}
+
+func (m *metrics) mayTidy(now time.Time) bool {
+	return now.Unix()-m.tidied.Load() >= int64(metricsRoom/time.Second)
+}
+
+// add takes in an upstream that is not known yet, if there is room.
+func (m *metrics) add(addr string, now time.Time) *upstreamMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(*m.upstreams.Load()) >= maxMetricUpstreams && m.mayTidy(now) {
+		m.tidyLocked(now)
+	}
+	known := *m.upstreams.Load()
+	if len(known) >= maxMetricUpstreams {
+		addr = otherUpstream
+	}
+	if u := known[addr]; u != nil {
+		return u
+	}
+	name := clip(addr)
+	u := &upstreamMetrics{
+		name:     name,
+		requests: m.requests.WithLabelValues(name),
+		retries:  m.retries.WithLabelValues(name),
+		latency:  m.latency.WithLabelValues(name),
+	}
+	u.used.Store(now.Unix())
+	known = maps.Clone(known)
+	known[addr] = u
+	m.upstreams.Store(&known)
+	return u
+}
+
+// tidy forgets upstreams that have left the configuration.
+func (m *metrics) tidy(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tidyLocked(now)
+}
+
+func (m *metrics) tidyLocked(now time.Time) {
+	m.tidied.Store(now.Unix())
+	inUse := m.inUse(now)
+	kept := maps.Clone(*m.upstreams.Load())
+	maps.DeleteFunc(kept, func(addr string, u *upstreamMetrics) bool {
+		if inUse[addr] || addr == otherUpstream || now.Unix()-u.used.Load() < int64(metricsForgotten/time.Second) {
+			return false
 		}
-	}
-	u, known := m.upstreams.LoadOrStore(name, &upstreamMetrics{
-		name:     clip(name),
-		requests: m.requests.WithLabelValues(clip(name)),
-		retries:  m.retries.WithLabelValues(clip(name)),
-		latency:  m.latency.WithLabelValues(clip(name)),
+		for _, vec := range m.byUpstream {
+			vec.DeletePartialMatch(prometheus.Labels{"upstream": u.name})
+		}
+		return true
 	})
-	if !known {
-		m.count.Add(1)
-	}
-	return u.(*upstreamMetrics)
+	m.upstreams.Store(&kept)
 }
 
 // attempt counts an attempt that has ended.
-func (m *metrics) attempt(addr string, f *health.Fault, ttfb time.Duration) {
+func (m *metrics) attempt(addr string, f *health.Fault, ttfb time.Duration, now time.Time) {
 	u := m.of(addr)
+	u.touch(now)
 	u.requests.Inc()
 	if ttfb > 0 && f == nil {
 		u.latency.Observe(ttfb.Seconds())
@@ -123,25 +204,43 @@ func (m *metrics) transition(e health.Transition) {
 // stateCollector tells the states of all upstreams when it is asked.
 type stateCollector struct{ registry *registry }
 
-var stateDesc = prometheus.NewDesc("reset_guard_upstream_state",
-	"1 for the state that an upstream is in: healthy, ejected, probing or draining.", []string{"zone", "upstream", "state"}, nil)
+var (
+	stateDesc = prometheus.NewDesc("reset_guard_upstream_state",
+		"1 for the state that an upstream is in: healthy, ejected, probing or draining.", []string{"zone", "upstream", "state"}, nil)
+	poolFaultDesc = prometheus.NewDesc("reset_guard_pool_fault",
+		"1 while all upstreams of a zone fail alike, so that nobody is ejected and retries are limited.", []string{"zone"}, nil)
+)
 
 // Describe implements prometheus.Collector.
-func (stateCollector) Describe(ch chan<- *prometheus.Desc) { ch <- stateDesc }
+func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- stateDesc
+	ch <- poolFaultDesc
+}
+
+// upstreamState is one value of the gauge. Pools without a zone may go by the
+// same name; what they agree on is counted.
+type upstreamState struct{ zone, upstream, state string }
 
 // Collect implements prometheus.Collector.
 func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
-	type key struct{ zone, upstream string }
-	told := make(map[key]bool)
+	states, faulty := make(map[upstreamState]float64), make(map[string]float64)
 	now := time.Now()
-	for _, s := range c.registry.all() {
-		for _, st := range s.view.Standing(now) {
-			k := key{clip(s.label()), clip(st.Addr)}
-			if told[k] || len(told) >= maxMetricUpstreams {
-				continue
-			}
-			told[k] = true
-			ch <- prometheus.MustNewConstMetric(stateDesc, prometheus.GaugeValue, 1, k.zone, k.upstream, st.State.String())
+	for _, p := range c.registry.inUse() {
+		zone := clip(p.zone)
+		if _, known := faulty[zone]; !known && len(faulty) >= maxMetricUpstreams {
+			continue
 		}
+		faulty[zone] += float64(toInt(p.health.Faulty(now)))
+		for _, u := range p.upstreams(now) {
+			if k := (upstreamState{zone, clip(u.Addr), u.State.String()}); states[k] > 0 || len(states) < maxMetricUpstreams {
+				states[k]++
+			}
+		}
+	}
+	for k, n := range states {
+		ch <- prometheus.MustNewConstMetric(stateDesc, prometheus.GaugeValue, n, k.zone, k.upstream, k.state)
+	}
+	for zone, n := range faulty {
+		ch <- prometheus.MustNewConstMetric(poolFaultDesc, prometheus.GaugeValue, n, zone)
 	}
 }

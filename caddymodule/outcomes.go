@@ -70,9 +70,9 @@ func (a *attempt) conclude(f *health.Fault) {
 		o.Conn = a.lostConn(a.view.Load())
 		a.ex.triedMembers = append(a.ex.triedMembers, a.member)
 	}
-	s := a.transport.site
-	s.app.registry.metrics.attempt(a.member.Addr(), f, a.ttfb)
-	s.observe(a.member, o, time.Now())
+	s, now := a.transport.site, time.Now()
+	s.app.registry.metrics.attempt(a.member.Addr(), f, a.ttfb, now)
+	s.observe(a.member, o, now)
 }
 
 // observeHidden counts a fault that net/http has mended by itself.

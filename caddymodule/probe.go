@@ -44,8 +44,8 @@ func (a *App) probeOnce(ctx context.Context) {
 	defer cancel()
 	done := make(chan struct{}, maxProbes)
 	running := 0
-	for _, s := range a.registry.all() {
-		if s.app != a {
+	for _, s := range a.order {
+		if s.roster.Load() == nil {
 			continue
 		}
 		for _, m := range s.view.Unreachable() {

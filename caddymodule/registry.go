@@ -24,12 +24,24 @@ const registryKey = "reset_guard"
 // acquireRegistry takes hold of the registry. Each call needs a releaseRegistry.
 func acquireRegistry() (*registry, error) {
 	v, _, err := registries.LoadOrNew(registryKey, func() (caddy.Destructor, error) {
-		return &registry{sites: make(map[*site]bool), metrics: newMetrics()}, nil
+		r := &registry{sites: make(map[*site]bool)}
+		r.metrics = newMetrics(r.addresses)
+		return r, nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return v.(*registry), nil
+}
+
+// currentRegistry is the registry, without a hold on it; nil if no configuration
+// uses one.
+func currentRegistry() (r *registry) {
+	registries.Range(func(_, v any) bool {
+		r = v.(*registry)
+		return false
+	})
+	return r
 }
 
 func releaseRegistry() error {
@@ -153,16 +165,4 @@ func (r *registry) leave(s *site) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sites, s)
-}
-
-// all returns the sites of the running configurations.
-func (r *registry) all() []*site {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	sites := make([]*site, 0, len(r.sites))
-	for s := range r.sites {
-		sites = append(sites, s)
-	}
-	slices.SortFunc(sites, func(a, b *site) int { return int(a.number - b.number) })
-	return sites
 }
