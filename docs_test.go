@@ -38,6 +38,8 @@ const (
 	logsDoc          = "docs/logs.md"
 	faultinjectDoc   = "docs/faultinject.md"
 	dependenciesDoc  = "docs/dependencies.md"
+	adminDoc         = "docs/admin.md"
+	metricsDoc       = "docs/metrics.md"
 )
 
 // docBlock is a fenced block of a document. The first word of info is its
@@ -361,6 +363,44 @@ func TestDocsLog(t *testing.T) {
 	for _, typ := range []string{"Cause", "Phase", "Side"} {
 		mentions(t, logsDoc, "%s", constantsOf(t, "health/fault.go", "", typ))
 	}
+}
+
+// TestDocsAdmin reads the code for every field and path of the admin API.
+func TestDocsAdmin(t *testing.T) {
+	var fields []string
+	for _, file := range []string{"caddymodule/admin.go", "caddymodule/admin_orders.go"} {
+		fields = append(fields, matches(t, file, "`json:\"(\\w+)")...)
+	}
+	mentions(t, adminDoc, "%s", fields)
+	mentions(t, adminDoc, "POST /reset_guard/upstreams/%s", matches(t, "caddymodule/admin_orders.go", `orderKind\{"(\w+)"`))
+	mentions(t, adminDoc, "%s", matches(t, "health/transition.go", `"(\w+)"[,}]`))
+}
+
+// TestDocsMetrics reads the code for every metric, and every event and its data.
+func TestDocsMetrics(t *testing.T) {
+	const file = "caddymodule/metrics.go"
+	mentions(t, metricsDoc, "reset_guard_%s", matches(t, file, `(?:counter|single)\("(\w+)"|Name: "(\w+)"`))
+	mentions(t, metricsDoc, "%s", matches(t, file, `NewDesc\("(\w+)"`))
+	mentions(t, metricsDoc, "%s", constantsOf(t, "caddymodule/healthlog.go", "event", ""))
+	mentions(t, metricsDoc, "%s", constantsOf(t, "health/transition.go", "Reason", "Reason"))
+	_, data, _ := strings.Cut(readDoc(t, "caddymodule/healthlog.go"), "func transitionData(")
+	var keys []string
+	for _, m := range regexp.MustCompile(`"(\w+)":|data\["(\w+)"\]`).FindAllStringSubmatch(data, -1) {
+		keys = append(keys, m[1]+m[2])
+	}
+	mentions(t, metricsDoc, "%s", keys)
+}
+
+// matches returns what the groups of the pattern catch in a file.
+func matches(t *testing.T, file, pattern string) []string {
+	t.Helper()
+	var words []string
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(readDoc(t, file), -1) {
+		if w := strings.Join(m[1:], ""); w != "" {
+			words = append(words, w)
+		}
+	}
+	return words
 }
 
 func parseGo(t *testing.T, file string) *ast.File {

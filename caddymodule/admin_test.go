@@ -218,7 +218,13 @@ func TestAdminOrders(t *testing.T) {
 		got.Since.Before(drained) || got.Reason != "" {
 		t.Errorf("restore: got %+v", got)
 	}
-	s.wantTold(t, addrs[0], "upstream ejected", "upstream ejected", "upstream draining", "upstream restored")
+	for _, a := range addrs { // no policy protects what an operator takes out
+		byQuery("eject", "upstream="+a)
+	}
+	expect(t, "status without upstreams", s.get(t, "/").status, http.StatusServiceUnavailable)
+	byQuery("restore", "upstream="+addrs[0])
+	s.wantTold(t, addrs[0], "upstream ejected", "upstream ejected", "upstream draining", "upstream restored",
+		"upstream ejected", "upstream restored")
 }
 
 // wantTold looks for the log's lines about an upstream.

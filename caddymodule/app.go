@@ -22,7 +22,7 @@ import (
 const appName = "reset_guard"
 
 func init() {
-	caddy.RegisterModule(App{})
+	caddy.RegisterModule(new(App))
 	httpcaddyfile.RegisterGlobalOption(appName, parseApp)
 }
 
@@ -44,8 +44,9 @@ type App struct {
 	order []*site
 }
 
-// CaddyModule returns the Caddy module information.
-func (App) CaddyModule() caddy.ModuleInfo {
+// CaddyModule returns the Caddy module information. It copies nothing: events ask
+// for it, while the app may be ending.
+func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  appName,
 		New: func() caddy.Module { return new(App) },

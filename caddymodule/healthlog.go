@@ -40,7 +40,7 @@ func (l *healthLog) provision(ctx caddy.Context, m *metrics) error {
 	}
 	events, ok := app.(*caddyevents.App)
 	if !ok {
-		return fmt.Errorf("Caddy's events app is a %T", app)
+		return fmt.Errorf("the events app is a %T, not Caddy's", app)
 	}
 	l.logger = ctx.Logger()
 	if l.events, err = newEventQueue(ctx, events, m); err != nil {
