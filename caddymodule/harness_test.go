@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -31,15 +32,19 @@ type server struct {
 
 func (s *server) url(path string) string { return "http://" + s.addr + path }
 
-// freeAddr finds an address that nobody listens on.
+// freeAddr finds an address that nobody listens on, with a port below those that
+// the kernel gives to outgoing connections: one of them could take it at once.
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20000+rand.N(10000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			_ = ln.Close()
+			return addr
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	tb.Fatal("no free port found")
+	return ""
 }
 
 // serve runs a Caddy with one plain-HTTP site that consists of the directives
