@@ -74,14 +74,25 @@ http://%s {
 `, s.admin, s.log, s.global, s.addr, directives)), true)
 }
 
-// ask calls the admin API.
+// ask calls the admin API. Caddy replaces the endpoint's server at each reload
+// and ends the old one in the background, with connections that it has just
+// accepted.
 func (s *adminServer) ask(tb testing.TB, method, path, body string, header ...string) answer {
 	tb.Helper()
-	var r io.Reader
-	if body != "" {
-		r = strings.NewReader(body)
+	const tries = 5
+	for i := 1; ; i++ {
+		var r io.Reader
+		if body != "" {
+			r = strings.NewReader(body)
+		}
+		res, err := newClient(tb).Do(newRequest(tb, method, "http://"+s.admin+path, r, header...))
+		if err == nil {
+			return readAnswer(tb, res)
+		}
+		if i == tries {
+			tb.Fatalf("%s %s: %v", method, path, err)
+		}
 	}
-	return do(tb, newClient(tb), newRequest(tb, method, "http://"+s.admin+path, r, header...))
 }
 
 // standing is what the API says of an upstream.
