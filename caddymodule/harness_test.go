@@ -32,15 +32,16 @@ type server struct {
 
 func (s *server) url(path string) string { return "http://" + s.addr + path }
 
-// freeAddr finds an address that nobody listens on, with a port below those that
-// the kernel gives to outgoing connections: one of them could take it at once.
+// freeAddr finds a port of loopback that nobody listens on. It must be free at
+// all addresses, as Caddy listens for a site there, and below the ports that the
+// kernel gives to outgoing connections: one of them could take it at once.
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
 	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 20000+rand.N(10000))
-		if ln, err := net.Listen("tcp", addr); err == nil {
+		port := 20000 + rand.N(10000)
+		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
 			_ = ln.Close()
-			return addr
+			return fmt.Sprintf("127.0.0.1:%d", port)
 		}
 	}
 	tb.Fatal("no free port found")
