@@ -23,7 +23,8 @@ const (
 	maxProbes = 16
 )
 
-// probe connects to the origins that are ejected because they could not be
+// probe looks once a second what can be done for origins that get no requests. It
+// connects to the origins that are ejected because they could not be
 // connected to, and to no others: what else is wrong with an origin no
 // connection shows.
 func (a *App) probe(ctx context.Context) {
@@ -48,6 +49,7 @@ func (a *App) probeOnce(ctx context.Context) {
 		if s.roster.Load() == nil {
 			continue
 		}
+		s.tell(s.view.Trim(time.Now()))
 		for _, m := range s.view.Unreachable() {
 			if running == maxProbes {
 				break

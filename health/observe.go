@@ -15,9 +15,7 @@ import (
 func (v *View) Observe(m *Member, o Outcome, now time.Time) []Transition {
 	p, t := v.pool, v.pool.at(now)
 	events := p.tick(t)
-	if p.shrunk.Load() {
-		events = append(events, v.trim(t)...)
-	}
+	events = append(events, v.Trim(now)...)
 	next := stay
 	if o.Fault == nil || o.Fault.Weight > 0 {
 		next = m.record(&o, p, t)
@@ -139,12 +137,16 @@ func (v *View) returnLocked(m *Member, reason Reason, t time.Duration) Transitio
 	return e
 }
 
-// trim looks after the pool has shrunk without a View left to see to it: a reload
-// takes the new one before it closes the old one.
-func (v *View) trim(t time.Duration) []Transition {
+// Trim lets origins return that the policy does not allow to be out since the
+// pool has shrunk without a View to see to it: a reload takes the new one before
+// it closes the old one. Observe does it too; this is for when no request comes.
+func (v *View) Trim(now time.Time) []Transition {
+	if !v.pool.shrunk.Load() {
+		return nil
+	}
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	return v.trimLocked(t)
+	return v.trimLocked(v.pool.at(now))
 }
 
 // trimLocked lets origins return that the policy does not allow to be out since
