@@ -46,7 +46,7 @@ type exchangeContext struct {
 
 // Value implements context.Context.
 func (c *exchangeContext) Value(key any) any {
-	if key == (exchangeKey{}) {
+	if _, ok := key.(exchangeKey); ok {
 		return c.ex
 	}
 	return c.Context.Value(key)

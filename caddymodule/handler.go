@@ -74,7 +74,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ex := h.exchanges.Get().(*exchange)
 	ex.handled = true
 	ex.Begin(time.Now())
-	if r.Body != nil && r.Body != http.NoBody {
+	if r.Body != nil && r.ContentLength != 0 {
 		ex.body.ReadCloser, ex.request = r.Body, r
 		r.Body = &ex.body // error routes read through it, too
 	}
