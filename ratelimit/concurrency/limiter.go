@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package concurrency finds out how many requests an origin can work on at the
+// same time, and lets no more than that through: each origin has a Limiter, all
+// origins of a site share a Gate with a short queue.
+//
+// It knows nothing of HTTP. Time is an argument, except while a request waits.
+package concurrency
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Outcome is how an attempt ended, as far as the limit is concerned.
+type Outcome uint8
+
+// Outcomes of an attempt.
+const (
+	// OK is an answer whose time to first byte says how busy the origin is.
+	OK Outcome = iota
+	// Overload is a sign that the origin has too much to do: a timeout, 503 or
+	// 429, HTTP/2's ENHANCE_YOUR_CALM. Its time is not looked at.
+	Overload
+	// Ignored says nothing: streams, upgrades, what the client broke off, faults
+	// that have nothing to do with load.
+	Ignored
+)
+
+// Limiter finds the limit of one origin and counts what is in flight. It may be
+// shared by the Gates of several sites. Methods may be called from several
+// goroutines.
+type Limiter struct {
+	start    time.Time // what estimates are relative to
+	inflight atomic.Int64
+	limit    atomic.Int64 // in force; below the estimate during a probe
+	pressure atomic.Uint32
+	engaged  atomic.Bool // there is evidence of overload
+	refused  atomic.Bool // the limit kept a request away since the last estimate
+	gates    atomic.Pointer[[]*Gate]
+
+	mu       sync.Mutex // guards the rest, and the writing of gates
+	knee     knee
+	evidence evidence
+}
+
+// NewLimiter returns a limiter that knows nothing of its origin yet.
+func NewLimiter(now time.Time) *Limiter {
+	l := &Limiter{start: now}
+	l.gates.Store(&[]*Gate{})
+	l.knee.limit, l.knee.probe.at = initialLimit, initialLimit
+	l.limit.Store(initialLimit)
+	return l
+}
+
+// Permit is a place at an origin. Done must be called exactly once; it does
+// nothing on the zero Permit.
+type Permit struct {
+	limiter  *Limiter
+	began    time.Duration
+	inflight int64 // with this one
+}
+
+// Try takes a place if there is one: the fast way in for those who enforce the
+// limit by themselves.
+func (l *Limiter) Try(now time.Time) (p Permit, ok bool) {
+	if n := l.inflight.Add(1); n <= l.limit.Load() {
+		return Permit{limiter: l, began: now.Sub(l.start), inflight: n}, true
+	}
+	l.inflight.Add(-1)
+	l.refused.Store(true)
+	return Permit{}, false
+}
+
+// Take takes a place whether there is one or not: for a request that a Gate has
+// let through, and for all that must not be refused.
+func (l *Limiter) Take(now time.Time) Permit {
+	return Permit{limiter: l, began: now.Sub(l.start), inflight: l.inflight.Add(1)}
+}
+
+// Done gives the place back, when the first byte has come or the attempt has
+// failed. ttfb is the time to first byte; it counts only if the outcome is OK.
+func (p Permit) Done(ttfb time.Duration, outcome Outcome, now time.Time) {
+	l := p.limiter
+	if l == nil {
+		return
+	}
+	l.inflight.Add(-1)
+	if outcome != Ignored {
+		l.learn(sample{ttfb: ttfb, began: p.began, inflight: p.inflight}, outcome, now.Sub(l.start))
+	}
+	for _, g := range *l.gates.Load() {
+		g.Wake()
+	}
+}
+
+func (l *Limiter) learn(s sample, outcome Outcome, t time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.evidence.count(outcome == Overload, t) {
+		l.knee.hint(t)
+	}
+	if outcome == OK {
+		inflight := float64(l.inflight.Load())
+		l.evidence.slow(s, l.knee.base, inflight, t)
+		if l.knee.add(s, t) {
+			l.knee.update(inflight, l.refused.Swap(false), t)
+			l.evidence.judge(l.knee.crowded, t)
+		}
+	}
+	l.limit.Store(int64(l.knee.inForce()))
+	l.engaged.Store(l.evidence.holds(t))
+}
+
+// SetPressure tells what the origin itself, or this host, says of its load: 0 is
+// none, 1 the most. Any pressure is evidence of overload.
+func (l *Limiter) SetPressure(p float64) { l.pressure.Store(uint32(1000 * min(max(p, 0), 1))) }
+
+// Room is how many more requests the origin takes.
+func (l *Limiter) Room() int { return int(l.limit.Load() - l.inflight.Load()) }
+
+// Limit is how many requests the origin takes at the same time.
+func (l *Limiter) Limit() int { return int(l.limit.Load()) }
+
+// InFlight is how many places are taken.
+func (l *Limiter) InFlight() int { return int(l.inflight.Load()) }
+
+// Engaged tells that there is evidence of overload. It ends when for ten seconds
+// there was none and the limit would have kept nobody away.
+func (l *Limiter) Engaged() bool { return l.engaged.Load() || l.pressure.Load() > 0 }
+
+// Press notes that the limit kept a request away.
+func (l *Limiter) Press() {
+	if !l.refused.Load() { // spares others the cache line
+		l.refused.Store(true)
+	}
+}
+
+// join makes the gate hear of places that become free.
+func (l *Limiter) join(g *Gate) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := append([]*Gate{g}, *l.gates.Load()...)
+	l.gates.Store(&list)
+}
+
+func (l *Limiter) leave(g *Gate) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []*Gate
+	for _, other := range *l.gates.Load() {
+		if other != g {
+			list = append(list, other)
+		}
+	}
+	l.gates.Store(&list)
+}
