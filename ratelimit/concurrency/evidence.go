@@ -22,8 +22,11 @@ const (
 	// than leastSlow.
 	slowFactor = 3
 	leastSlow  = 100 * time.Millisecond
+	// slowestUnloaded is how many times the unloaded time answers may take without
+	// anything waiting.
+	slowestUnloaded = 1.6
 	// timeMemory is over how many answers their time is averaged.
-	timeMemory = 12
+	timeMemory = 8
 	// hintEvery is how often errors alone may lower the limit.
 	hintEvery = 250 * time.Millisecond
 )
@@ -37,27 +40,35 @@ type evidence struct {
 	until               time.Duration // holds until then; 0: never held
 	time                float64       // logarithm of what answers take just now
 	line                float64       // and of how much has come since they began
+	rate                float64       // and of how many come in a nanosecond
 }
 
 // slow takes in the time of an answer and notes if answers take so long that
 // this is evidence by itself, or will when those come that now stand in line:
-// inflight of them. base is the logarithm of the unloaded time.
-func (e *evidence) slow(s sample, base, inflight float64, t time.Duration) {
+// inflight of them. base is the logarithm of the unloaded time. It tells whether
+// answers take far longer than that, evidence or not.
+func (e *evidence) slow(s sample, base, inflight float64, t time.Duration) bool {
 	if base == 0 {
-		return
+		return false
 	}
+	took, began := math.Log(float64(max(s.ttfb, 1))), math.Log(float64(s.inflight))
 	if e.time == 0 {
-		e.time = base
+		e.time, e.rate = base, began-took
 	}
-	e.time += (math.Log(float64(max(s.ttfb, 1))) - e.time) / timeMemory
-	e.line += (math.Log(max(inflight, 1)/float64(s.inflight)) - e.line) / timeMemory
+	e.time += (took - e.time) / timeMemory
+	e.rate += (began - took - e.rate) / timeMemory
+	e.line += (math.Log(max(inflight, 1)) - began - e.line) / timeMemory
 	expected := e.time
-	if e.time > base+math.Log(noticeable) {
+	if e.time > base+math.Log(slowestUnloaded) {
 		expected += max(e.line, 0)
 	}
-	if expected > max(base+math.Log(slowFactor), math.Log(float64(leastSlow))) {
+	if expected < base+math.Log(slowFactor) {
+		return false
+	}
+	if expected > math.Log(float64(leastSlow)) {
 		e.until = t + evidenceLasts
 	}
+	return true
 }
 
 // count adds an outcome. It tells whether the limit is to be lowered for it.

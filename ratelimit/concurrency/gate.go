@@ -95,7 +95,7 @@ func (t *Ticket) Use() {
 
 // slots is what a gate must know of an origin.
 type slots interface {
-	Room() int
+	Room(Class) int
 	Limit() int
 	Engaged() bool
 	Press()
@@ -112,10 +112,9 @@ type Gate struct {
 	pressure atomic.Uint64           // as bits of a float64
 	waiting  atomic.Int32            // the highest class in the queue, as index; -1: nobody
 
-	mu     sync.Mutex // guards the rest, and the replacing of origins
-	queue  queue
-	filled time.Time // when the first of those came who have waited since without a gap
-	order  order
+	mu    sync.Mutex // guards the rest, and the replacing of origins
+	queue queue
+	order order
 }
 
 // NewGate returns a gate without origins, which lets everything pass. policy must
@@ -166,10 +165,11 @@ func (g *Gate) Queued() int {
 	return g.queue.length
 }
 
-// Full tells that the origin with this index has no room, for those who choose.
-func (g *Gate) Full(index int) bool {
+// Full tells that the origin with this index has no room for a request of this
+// class, for those who choose.
+func (g *Gate) Full(index int, class Class) bool {
 	list := *g.origins.Load()
-	return index < len(list) && g.enforces(list[index]) && list[index].Room() <= 0
+	return index < len(list) && g.enforces(list[index]) && list[index].Room(class) <= 0
 }
 
 // Admit lets a request pass, at once or after it has waited, or refuses it. It
@@ -188,7 +188,7 @@ func (g *Gate) Admit(ctx context.Context, r Request, now time.Time) (Ticket, Rea
 	case reason == Shed || g.policy.Queue == 0:
 		return Ticket{}, reason
 	}
-	return g.wait(ctx, r.Class, now)
+	return g.wait(ctx, r.Class)
 }
 
 // RetryAfter is what a refused client is told to wait: one to three seconds, not
@@ -209,7 +209,7 @@ func (g *Gate) hasRoom(class Class) bool {
 		if !g.enforces(s) {
 			return true
 		}
-		room += max(0, s.Room())
+		room += max(0, s.Room(class))
 		limit += s.Limit()
 		if room >= need+g.reserve(class, limit) {
 			return true

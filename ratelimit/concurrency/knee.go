@@ -16,14 +16,14 @@ const (
 	mostLimit    = 10000
 
 	// slack is how far above the knee the limit lies. It keeps the origin busy
-	// while an answer travels, at the price of half a service time of waiting.
-	slack = 1.5
+	// while an answer travels, at the price of waiting for less than a service time.
+	slack = 1.8
 	// headroom is the room above the largest number in flight of late, while
 	// nothing is wrong.
 	headroom = 3
 	// noticeable is from how many times the unloaded time on an answer is slow,
 	// with as many samples as one likes. It lies above slack.
-	noticeable = 1.6
+	noticeable = 2
 	// waiting is the slope from which on requests wait for one another.
 	waiting = 0.5
 
@@ -133,13 +133,18 @@ func (k *knee) update(inflight float64, refused bool, t time.Duration) {
 // is still the same. A probe finds out.
 func (k *knee) lower(w *window, excess float64, t time.Duration) {
 	k.crowded = true
-	limit := clamp(slack * w.inflight() / excess)
-	if limit >= k.limit {
+	k.lowerTo(slack*w.inflight()/excess, w.mean(), t)
+}
+
+// lowerTo lowers the limit for answers that take so long, as a logarithm.
+func (k *knee) lowerTo(limit, time float64, t time.Duration) {
+	limit = clamp(limit)
+	if limit >= k.limit || k.probe.on {
 		return
 	}
 	if limit < 0.8*k.limit {
 		if k.cut.from == 0 {
-			k.cut = cut{from: k.limit, time: w.mean()}
+			k.cut = cut{from: k.limit, time: time}
 		}
 		k.probe.next = t
 	}
@@ -154,7 +159,10 @@ func (k *knee) follow(w *window, excess float64, refused bool) {
 		k.base += (w.mean() - k.base) / 8
 	}
 	target := slack * w.inflight() / max(excess, 1)
-	k.limit = clamp(min(max(target, 0.7*k.limit), slack*k.limit))
+	if target < k.limit {
+		target = (k.limit + target) / 2
+	}
+	k.limit = clamp(min(target, 1.5*k.limit))
 }
 
 // relax is for when there is room: the limit keeps its distance, and the
@@ -162,7 +170,7 @@ func (k *knee) follow(w *window, excess float64, refused bool) {
 // flight, for then requests wait.
 func (k *knee) relax(w *window, t time.Duration) {
 	room := headroom * k.peaks.most(t)
-	growth := slack
+	growth := 1.5
 	if t-k.hinted < evidenceLasts && k.hinted > 0 {
 		growth = 1.02
 	}

@@ -8,6 +8,7 @@
 package concurrency
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,8 @@ const (
 type Limiter struct {
 	start    time.Time // what estimates are relative to
 	inflight atomic.Int64
-	limit    atomic.Int64 // in force; below the estimate during a probe
+	limit    atomic.Int64 // the estimate
+	inForce  atomic.Int64 // the same, but for probes
 	pressure atomic.Uint32
 	engaged  atomic.Bool // there is evidence of overload
 	refused  atomic.Bool // the limit kept a request away since the last estimate
@@ -51,6 +53,7 @@ func NewLimiter(now time.Time) *Limiter {
 	l.gates.Store(&[]*Gate{})
 	l.knee.limit, l.knee.probe.at = initialLimit, initialLimit
 	l.limit.Store(initialLimit)
+	l.inForce.Store(initialLimit)
 	return l
 }
 
@@ -65,7 +68,7 @@ type Permit struct {
 // Try takes a place if there is one: the fast way in for those who enforce the
 // limit by themselves.
 func (l *Limiter) Try(now time.Time) (p Permit, ok bool) {
-	if n := l.inflight.Add(1); n <= l.limit.Load() {
+	if n := l.inflight.Add(1); n <= l.inForce.Load() {
 		return Permit{limiter: l, began: now.Sub(l.start), inflight: n}, true
 	}
 	l.inflight.Add(-1)
@@ -103,13 +106,16 @@ func (l *Limiter) learn(s sample, outcome Outcome, t time.Duration) {
 	}
 	if outcome == OK {
 		inflight := float64(l.inflight.Load())
-		l.evidence.slow(s, l.knee.base, inflight, t)
+		if e := &l.evidence; e.slow(s, l.knee.base, inflight, t) {
+			l.knee.lowerTo(slack*math.Exp(e.rate+l.knee.base), e.time, t)
+		}
 		if l.knee.add(s, t) {
 			l.knee.update(inflight, l.refused.Swap(false), t)
 			l.evidence.judge(l.knee.crowded, t)
 		}
 	}
-	l.limit.Store(int64(l.knee.inForce()))
+	l.limit.Store(int64(l.knee.limit))
+	l.inForce.Store(int64(l.knee.inForce()))
 	l.engaged.Store(l.evidence.holds(t))
 }
 
@@ -117,8 +123,16 @@ func (l *Limiter) learn(s sample, outcome Outcome, t time.Duration) {
 // none, 1 the most. Any pressure is evidence of overload.
 func (l *Limiter) SetPressure(p float64) { l.pressure.Store(uint32(1000 * min(max(p, 0), 1))) }
 
-// Room is how many more requests the origin takes.
-func (l *Limiter) Room() int { return int(l.limit.Load() - l.inflight.Load()) }
+// Room is how many more requests of this class the origin takes. Those that are
+// critical take no part in a probe: while the others make room for it, they would
+// wait for too long.
+func (l *Limiter) Room(class Class) int {
+	limit := l.inForce.Load()
+	if class >= Critical {
+		limit = l.limit.Load()
+	}
+	return int(limit - l.inflight.Load())
+}
 
 // Limit is how many requests the origin takes at the same time.
 func (l *Limiter) Limit() int { return int(l.limit.Load()) }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Probes: the limit is halved for a moment, to see how long answers take when
+// Probes: the limit is lowered for a moment, to see how long answers take when
 // fewer requests wait.
 
 package concurrency
@@ -17,8 +17,8 @@ const (
 	rarestProbe = 15 * time.Second
 	// lasting is how long the limit must have kept requests away: a burst that
 	// the queue takes in would not all fit in if there were half the places.
-	lasting    = 500 * time.Millisecond
-	probeShare = 0.5
+	lasting    = time.Second
+	probeShare = 0.45
 	mostProbed = 50 // samples
 	longestTry = time.Second
 	// moved is how far the limit may go, as a logarithm, before a probe is due,
@@ -72,11 +72,14 @@ func (k *knee) endProbe(t time.Duration) {
 		return
 	}
 	found := w.mean()
-	if math.Abs(found-k.base) > 0.3 {
-		k.base, p.interval = found, probeEvery
-	} else {
-		k.base += (found - k.base) / 2
+	change := found - k.base
+	if math.Abs(change) > 0.3 {
+		p.interval = probeEvery
+	} else if math.Abs(change) < 0.1 {
+		change /= 2 // chance, mostly
 	}
+	k.base += change
+	k.limit = clamp(k.limit * math.Exp(min(change, 0.4)))
 	if k.cut.from > 0 && found > k.cut.time+math.Log(0.8) {
 		k.limit = max(k.limit, k.cut.from)
 	}

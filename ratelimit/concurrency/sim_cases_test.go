@@ -10,6 +10,7 @@ package concurrency
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,7 +80,7 @@ func TestSim(t *testing.T) {
 			for _, sc := range scenarios() {
 				t.Run(fmt.Sprintf("%s/mode %d/%s", s.name, mode, sc.name), func(t *testing.T) {
 					t.Parallel()
-					c := simCase{site: s, phases: sc.phases, guard: ours, seed: 1,
+					c := simCase{site: s, phases: sc.phases, guard: ours, seed: simSeed,
 						policy: Policy{Mode: mode, Queue: LongestQueue}}
 					judge(t, c.run(), 4*(s.unloaded()+sc.worst))
 				})
@@ -126,7 +127,7 @@ func TestSimRefusesNothingWithoutOverload(t *testing.T) {
 		for _, mode := range []Mode{Auto, Enforce} {
 			t.Run(fmt.Sprintf("%s/mode %d", s.name, mode), func(t *testing.T) {
 				t.Parallel()
-				c := simCase{site: s, guard: ours, seed: 2, policy: Policy{Mode: mode, Queue: LongestQueue},
+				c := simCase{site: s, guard: ours, seed: simSeed + 1, policy: Policy{Mode: mode, Queue: LongestQueue},
 					phases: []phase{{name: "bursts", length: length, load: 0.7, burst: bursty}}}
 				r := c.run()[0]
 				t.Logf("%d offered, %d refused, p99 %v", r.offered, r.refused, r.p99())
@@ -143,7 +144,7 @@ func TestSimCriticalRequestsAreAnswered(t *testing.T) {
 		for _, mode := range []Mode{Auto, Enforce} {
 			t.Run(fmt.Sprintf("%s/mode %d", s.name, mode), func(t *testing.T) {
 				t.Parallel()
-				c := simCase{site: s, guard: ours, seed: 3, critical: 0.2,
+				c := simCase{site: s, guard: ours, seed: simSeed + 2, critical: 0.2,
 					policy: Policy{Mode: mode, Queue: LongestQueue, Reserve: true},
 					phases: []phase{{name: "3 x", length: stretched(10 * time.Second), load: 3}}}
 				r := c.run()[0]
@@ -165,3 +166,12 @@ func inBubble(t *testing.T, c simCase) (results []*tallies) {
 	})
 	return results
 }
+
+// simSeed is fixed in ordinary runs, so that they all see the same.
+var simSeed = func() uint64 {
+	seed, err := strconv.ParseUint(os.Getenv("RESET_GUARD_SEED"), 10, 64)
+	if err != nil {
+		return 1
+	}
+	return seed
+}()

@@ -21,12 +21,12 @@ func ours(now time.Time) limiterUnderTest { return NewLimiter(now) }
 // fixed is a limit that somebody has set by hand.
 type fixed struct{ limit, inflight int }
 
-func (f *fixed) Room() int     { return f.limit - f.inflight }
-func (f *fixed) Limit() int    { return f.limit }
-func (f *fixed) Engaged() bool { return true }
-func (*fixed) Press()          {}
-func (*fixed) join(*Gate)      {}
-func (*fixed) leave(*Gate)     {}
+func (f *fixed) Room(Class) int { return f.limit - f.inflight }
+func (f *fixed) Limit() int     { return f.limit }
+func (f *fixed) Engaged() bool  { return true }
+func (*fixed) Press()           {}
+func (*fixed) join(*Gate)       {}
+func (*fixed) leave(*Gate)      {}
 
 func (f *fixed) take(time.Time) func(time.Duration, time.Time) {
 	f.inflight++
@@ -45,11 +45,11 @@ type failsafe struct {
 	adaptivelimiter.AdaptiveLimiter[any]
 }
 
-func (f failsafe) Room() int   { return f.AdaptiveLimiter.Limit() - f.Inflight() }
-func (failsafe) Engaged() bool { return true }
-func (failsafe) Press()        {}
-func (failsafe) join(*Gate)    {}
-func (failsafe) leave(*Gate)   {}
+func (f failsafe) Room(Class) int { return f.AdaptiveLimiter.Limit() - f.Inflight() }
+func (failsafe) Engaged() bool    { return true }
+func (failsafe) Press()           {}
+func (failsafe) join(*Gate)       {}
+func (failsafe) leave(*Gate)      {}
 
 func (f failsafe) take(time.Time) func(time.Duration, time.Time) {
 	p, ok := f.TryAcquirePermit()

@@ -152,6 +152,7 @@ type simulation struct {
 	waiting           map[*waiter]*simRequest
 	drift             func(time.Duration) time.Duration
 	results           []*tallies
+	current           *tallies
 	answers, refusals int
 }
 
@@ -266,13 +267,12 @@ func (s *simulation) arrive(result *tallies, from time.Duration) {
 	}
 	w := &waiter{class: r.class, ready: s.granted}
 	s.waiting[w] = r
-	if s.policy.Queue == 0 || !s.gate.enter(w, s.clock()) {
+	if s.policy.Queue == 0 || !s.gate.enter(w) {
 		s.refuse(w, result)
 		return
 	}
 	s.at(s.now+s.policy.Queue, func() {
-		if s.gate.queue.remove(w) {
-			s.gate.noteLocked()
+		if s.gate.withdraw(w) {
 			s.refuse(w, result)
 		}
 	})
@@ -307,7 +307,7 @@ func (s *simulation) send(r *simRequest) {
 	first := s.random.IntN(simOrigins)
 	for i := range simOrigins {
 		k := (first + i) % simOrigins
-		if s.gate.Full(k) {
+		if s.gate.Full(k, r.class) {
 			continue
 		}
 		if r.origin >= 0 {

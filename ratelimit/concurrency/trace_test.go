@@ -19,9 +19,9 @@ func TestTrace(t *testing.T) {
 			l := s.guards[0].(*Limiter)
 			base := time.Duration(0)
 			base = time.Duration(expf(l.knee.base))
-			fmt.Printf("%6.2f inflight %4d calm %.2f limit %6.1f inforce %4d base %v engaged %v slope %.2f queue %d probe %v next %.1f answered %d refused %d\n", s.now.Seconds(), l.InFlight(), l.knee.calm.Seconds(), l.knee.limit, l.Limit(), base, l.Engaged(), l.knee.slope.value(), s.gate.queue.length, l.knee.probe.on, l.knee.probe.next.Seconds(), s.answers, s.refusals)
+			fmt.Printf("%6.2f inflight %4d calm %.2f limit %6.1f inforce %4d base %v engaged %v slope %.2f queue %d probe %v next %.1f answered %d refused %d\n", s.now.Seconds(), l.InFlight(), l.knee.calm.Seconds(), l.knee.limit, l.inForce.Load(), base, l.Engaged(), l.knee.slope.value(), s.gate.queue.length, l.knee.probe.on, l.knee.probe.next.Seconds(), s.answers, s.refusals)
 			s.answers, s.refusals = 0, 0
-			s.at(s.now+200*time.Millisecond, tick)
+			s.at(s.now+tickEvery, tick)
 		}
 		s.at(0, tick)
 	}
@@ -36,7 +36,7 @@ func TestTrace(t *testing.T) {
 	}
 	for _, sc := range scenarios() {
 		if sc.name == os.Getenv("TRACE") {
-			c := simCase{site: s, phases: sc.phases, guard: ours, seed: 1, policy: Policy{Mode: mode, Queue: LongestQueue}}
+			c := simCase{site: s, phases: sc.phases, guard: ours, seed: simSeed, policy: Policy{Mode: mode, Queue: LongestQueue}}
 			judge(t, c.run(), time.Hour)
 		}
 	}
@@ -52,3 +52,11 @@ func TestTrace(t *testing.T) {
 		judge(t, c.run(), time.Hour)
 	}
 }
+
+var tickEvery = func() time.Duration {
+	d, err := time.ParseDuration(os.Getenv("TICK"))
+	if err != nil {
+		return 200 * time.Millisecond
+	}
+	return d
+}()

@@ -13,24 +13,22 @@ import (
 // take 30 ms, as many are served within LongestQueue.
 const queueFactor = 4
 
-// standing is how long there must have been somebody waiting until the newest is
-// served first. A short burst is served in order, and all of it in time. In an
-// overload the oldest would be served when it has just become too late for them.
-const standing = 2 * LongestQueue
-
 // order is who of a class is served first; docs/overload.md compares.
 type order uint8
 
 const (
-	byLoad order = iota // the oldest in a burst, the newest in an overload
+	// byLoad is the oldest first until one waits in vain, and then the newest
+	// until nobody waits. A burst is served in order, and all of it in time; in an
+	// overload the oldest would be served when it is just about to be too late.
+	byLoad order = iota
 	oldestFirst
 	newestFirst
 )
 
 // wait puts a request into the queue until it has a place or its time is over.
-func (g *Gate) wait(ctx context.Context, class Class, now time.Time) (Ticket, Reason) {
+func (g *Gate) wait(ctx context.Context, class Class) (Ticket, Reason) {
 	w := &waiter{class: class, ready: make(chan answer, 1)}
-	if !g.enter(w, now) {
+	if !g.enter(w) {
 		return Ticket{}, QueueFull
 	}
 	timer := time.NewTimer(g.policy.Queue)
@@ -47,13 +45,12 @@ func (g *Gate) wait(ctx context.Context, class Class, now time.Time) (Ticket, Re
 
 // enter puts a waiter into the queue, in another's place if there is none and
 // the other one matters less. A place may have become free meanwhile.
-func (g *Gate) enter(w *waiter, now time.Time) bool {
+func (g *Gate) enter(w *waiter) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.queue.length == 0 {
-		g.filled = now
+		g.queue.newestFirst = g.order == newestFirst
 	}
-	g.queue.newestFirst = g.order == newestFirst || g.order == byLoad && now.Sub(g.filled) > standing
 	g.queue.push(w)
 	for full := g.queue.length > g.capacity(); full; full = false {
 		last := g.queue.last()
@@ -86,11 +83,7 @@ func (g *Gate) ticket(a answer) (Ticket, Reason) {
 // giveUp takes a waiter out, unless it has just been given a place: that is used,
 // or handed on if there is nobody any more to use it.
 func (g *Gate) giveUp(w *waiter, reason Reason) (Ticket, Reason) {
-	g.mu.Lock()
-	waited := g.queue.remove(w)
-	g.noteLocked()
-	g.mu.Unlock()
-	if waited {
+	if g.withdraw(w) {
 		return Ticket{}, reason
 	}
 	t, refused := g.ticket(<-w.ready)
@@ -100,4 +93,16 @@ func (g *Gate) giveUp(w *waiter, reason Reason) (Ticket, Reason) {
 		return Ticket{}, reason
 	}
 	return t, refused
+}
+
+// withdraw takes a waiter out. It tells whether it still waited.
+func (g *Gate) withdraw(w *waiter) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.queue.remove(w) {
+		return false
+	}
+	g.queue.newestFirst = g.order != oldestFirst
+	g.noteLocked()
+	return true
 }
