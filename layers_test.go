@@ -19,20 +19,22 @@ const modulePath = "github.com/resetguard/caddy-resetguard"
 // layers are the packages below caddymodule and which others of ours each of
 // them may know, directly or not. Some are yet to come.
 var layers = map[string][]string{
-	"health":    {},
-	"ratelimit": {},
-	"failover":  {"health"},
-	"diagnose":  {"health"},
-	"cluster":   {},
-	"dashboard": {},
+	"health":                {},
+	"health/pressure":       {},
+	"ratelimit":             {},
+	"ratelimit/concurrency": {},
+	"failover":              {"health"},
+	"diagnose":              {"health"},
+	"cluster":               {},
+	"dashboard":             {},
 }
 
 // glue are the packages that may know Caddy, and which others of ours.
 var glue = map[string][]string{
-	"":                 {"caddymodule", "cluster", "dashboard", "diagnose", "failover", "health", "ratelimit"},
-	"caddymodule":      {"cluster", "dashboard", "diagnose", "failover", "health", "ratelimit"},
+	"":                 {"caddymodule", "cluster", "dashboard", "diagnose", "failover", "health", "health/pressure", "ratelimit", "ratelimit/concurrency"},
+	"caddymodule":      {"cluster", "dashboard", "diagnose", "failover", "health", "health/pressure", "ratelimit", "ratelimit/concurrency"},
 	"faultinject":      {},
-	"faultinject/demo": {"caddymodule", "cluster", "dashboard", "diagnose", "failover", "faultinject", "health", "ratelimit"},
+	"faultinject/demo": {"caddymodule", "cluster", "dashboard", "diagnose", "failover", "faultinject", "health", "health/pressure", "ratelimit", "ratelimit/concurrency"},
 	"bench":            {}, // tests only
 }
 
