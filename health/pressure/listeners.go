@@ -96,6 +96,7 @@ func RawConn(ln net.Listener) (syscall.RawConn, error) {
 	return nil, errNoSocket
 }
 
+// unwrapListener looks into a struct, whatever its type: Caddy's are not exported.
 func unwrapListener(ln net.Listener) (net.Listener, bool) {
 	v := reflect.Indirect(reflect.ValueOf(ln))
 	if v.Kind() != reflect.Struct {

@@ -78,11 +78,6 @@ type source struct {
 	until  [perSource]time.Time // an event's pressure ends
 }
 
-// missing makes a source that this system does not have.
-func missing(name string, feeds ...Resource) *source {
-	return &source{name: name, feeds: feeds, open: func(*host) (reader, error) { return nil, errUnsupported }}
-}
-
 // sample reads the source if it is time to. It opens one that is not open.
 func (s *source) sample(h *host, now time.Time) {
 	if now.Before(s.due) {

@@ -6,6 +6,7 @@ package pressure
 
 import (
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,10 +27,14 @@ func platformSources() []*source {
 }
 
 // acceptQueue asks a listening socket for its queue: tcpi_unacked is its length
-// and tcpi_sacked what it may hold.
+// and tcpi_sacked what it may hold. It asks the kernel itself, since
+// unix.GetsockoptTCPInfo allocates.
 func acceptQueue(fd uintptr) float64 {
-	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil || info.Sacked == 0 {
+	var info unix.TCPInfo
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 || info.Sacked == 0 {
 		return 0
 	}
 	return float64(info.Unacked) / float64(info.Sacked)

@@ -22,4 +22,9 @@ func platformSources() []*source {
 	}
 }
 
+// missing makes a source that this system does not have.
+func missing(name string, feeds ...Resource) *source {
+	return &source{name: name, feeds: feeds, open: func(*host) (reader, error) { return nil, errUnsupported }}
+}
+
 func acceptQueue(uintptr) float64 { return 0 }

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// P over time, the levels, and what they ask for.
+
+package pressure
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var begin = time.Unix(1_700_000_000, 0)
+
+// reads makes a reading of one resource.
+func reads(r Resource, p float64) *reading {
+	var one reading
+	one.p[r], one.x[r] = p, p
+	return &one
+}
+
+func near(a, b float64) bool { return math.Abs(a-b) < 1e-6 }
+
+func TestGauge(t *testing.T) {
+	g := gauge{at: begin}
+	for _, step := range []struct {
+		name  string
+		at    time.Duration
+		in    *reading
+		p     float64
+		level Level
+		cause Resource
+	}{
+		{"nothing", 0, reads(CPU, 0), 0, Calm, None},
+		{"below the band", 1, reads(CPU, .34), .34, Calm, CPU},
+		{"rises at once", 2, reads(Files, 1), 1, Critical, Files},
+		{"half after five seconds", 7, reads(CPU, 0), .5, High, Files},
+		{"a lesser one is not the cause", 7, reads(CPU, .4), .5, High, Files},
+		{"within the band below", 8, reads(CPU, .46), .46, High, CPU},
+		{"below the band below", 9, reads(CPU, .44), .44, Elevated, CPU},
+		{"within the band above", 10, reads(CPU, .54), .54, Elevated, CPU},
+		{"above it", 11, reads(CPU, .55), .55, High, CPU},
+		{"a clock that runs back", 5, reads(CPU, 0), .55, High, CPU},
+		{"long after", 500, reads(CPU, 0), 0, Calm, None},
+	} {
+		g.update(step.in, begin.Add(step.at*time.Second))
+		if !near(g.P, step.p) || g.Level != step.level || g.Resource != step.cause {
+			t.Errorf("%s: got %+v, want %v %v %v", step.name, g.State, step.p, step.level, step.cause)
+		}
+	}
+}
+
+func TestTransition(t *testing.T) {
+	g := gauge{at: begin}
+	got, changed := g.update(reads(Memory, .8), begin)
+	if want := (Transition{Calm, Severe, Memory, .8, .8}); !changed || got != want {
+		t.Errorf("got %+v %v, want %+v", got, changed, want)
+	}
+	if got, changed := g.update(reads(Memory, .8), begin); changed {
+		t.Errorf("got %+v, want no change", got)
+	}
+}
+
+// P never exceeds 1, never falls faster than its half-life, and is never below
+// the worst resource.
+func TestGaugeProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g, now := gauge{at: begin}, begin
+		for range rapid.IntRange(1, 50).Draw(t, "steps") {
+			before := g.P
+			dt := time.Duration(rapid.IntRange(0, 2000).Draw(t, "ms")) * time.Millisecond
+			p := rapid.Float64Range(0, 1).Draw(t, "p")
+			now = now.Add(dt)
+			g.update(reads(CPU, p), now)
+			left := before * math.Exp2(-dt.Seconds()/5)
+			if g.P < p && p > negligible || g.P > max(p, before) || g.P < left-negligible {
+				t.Fatalf("P is %v after %v, with %v in %v", g.P, before, p, dt)
+			}
+			if s := unpack(g.State.pack()); s.Level != g.Level || s.Resource != g.Resource || math.Abs(s.P-g.P) > 1e-6 {
+				t.Fatalf("packing %+v gives %+v", g.State, s)
+			}
+		}
+	})
+}
+
+func TestActions(t *testing.T) {
+	for _, c := range []struct {
+		State
+		hedge, retry, keepAlive, refuse bool
+		idle                            float64
+	}{
+		{State{}, true, true, true, false, 1},
+		{State{.34, Calm, CPU}, true, true, true, false, 1},
+		{State{.4, Elevated, CPU}, false, true, true, false, .6},
+		{State{.4, Elevated, Ports}, false, true, true, false, 1},
+		{State{.6, High, CPU}, false, false, true, false, .4},
+		{State{.8, Severe, CPU}, false, false, false, false, .2},
+		{State{1, Critical, CPU}, false, false, false, true, .05},
+	} {
+		s := c.State
+		if s.Hedge() != c.hedge || s.Retry() != c.retry || s.KeepAlive() != c.keepAlive || s.Optional() != c.keepAlive ||
+			s.Refuse() != c.refuse || !near(s.IdleFactor(), c.idle) {
+			t.Errorf("%+v: got %v %v %v %v %v", s, s.Hedge(), s.Retry(), s.KeepAlive(), s.Refuse(), s.IdleFactor())
+		}
+	}
+}
+
+func TestShed(t *testing.T) {
+	for _, c := range []struct {
+		p    float64
+		want [classes]float64 // critical, default, sheddable, background
+	}{
+		{0, [classes]float64{}},
+		{.45, [classes]float64{}},
+		{.525, [classes]float64{0, 0, 0, .5}},
+		{.65, [classes]float64{0, 0, 0, 1}},
+		{.80, [classes]float64{0, 0, 1, 1}},
+		{.925, [classes]float64{0, .5, 1, 1}},
+		{1, [classes]float64{0, 1, 1, 1}},
+	} {
+		for class, want := range c.want {
+			if got := (State{P: c.p}).Shed(Class(class)); !near(got, want) {
+				t.Errorf("class %d at %v: got %v, want %v", class, c.p, got, want)
+			}
+		}
+	}
+	if got := (State{P: 1}).Shed(99); got != 1 {
+		t.Errorf("an unknown class: got %v, want 1 as the default class", got)
+	}
+}
+
+func TestNames(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, r := range Resources() {
+		if r.String() == "" || seen[r.String()] {
+			t.Errorf("resource %d: got name %q, want one of its own", r, r)
+		}
+		seen[r.String()] = true
+	}
+	if got := Resource(99).String() + Level(99).String() + Availability(99).String(); got != "unknownunknownunknown" {
+		t.Errorf("got %q for what does not exist", got)
+	}
+}
+
+func TestMultiplier(t *testing.T) {
+	var m Multiplier
+	for _, step := range []struct {
+		at       float64
+		overload bool
+		want     float64
+	}{
+		{0, true, 1},
+		{.5, true, 1},
+		{1, true, .7},
+		{2, true, .49},
+		{3, false, .343},
+		{4, false, .343 + .022},
+		{5, false, .343 + .022 + .024},
+		{4, false, .343 + .022 + .024},
+		{6, true, .343 + .022 + .024 + .026},
+		{7, false, .7 * .415},
+		{8, false, .7*.415 + .022},
+		{3600, false, 1},
+		{3601, true, 1},
+		{3602, false, .7},
+	} {
+		now := begin.Add(time.Duration(step.at * float64(time.Second)))
+		if got := m.Value(now); !near(got, step.want) {
+			t.Errorf("at %v: got %v, want %v", step.at, got, step.want)
+		}
+		if step.overload {
+			m.Overloaded(now)
+		}
+	}
+	for s := range 60 {
+		m.Overloaded(begin.Add(2*time.Hour + time.Duration(s)*time.Second))
+	}
+	if got := m.Value(begin.Add(2*time.Hour + time.Minute)); !near(got, .1) {
+		t.Errorf("after a minute of overload: got %v, want 0.1", got)
+	}
+}
+
+func TestEffective(t *testing.T) {
+	for _, c := range []struct{ limit, m, p, want float64 }{
+		{100, 1, 0, 100},
+		{100, 1, .5, 100},
+		{100, .5, .75, 27.5},
+		{100, 1, 1, 10},
+		{100, 0, 0, 10},
+		{100, 2, math.NaN(), 100},
+	} {
+		if got := Effective(c.limit, c.m, c.p); !near(got, c.want) {
+			t.Errorf("%+v: got %v", c, got)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	if err := DefaultConfig().Validate(); err != nil {
+		t.Errorf("the defaults: got %v", err)
+	}
+	for name, change := range map[string]func(*Config){
+		"turned round":    func(c *Config) { c.Thresholds[Memory] = Threshold{.9, .8} },
+		"equal":           func(c *Config) { c.Thresholds[Memory] = Threshold{.9, .9} },
+		"negative":        func(c *Config) { c.Thresholds[Files] = Threshold{-.1, .9} },
+		"above one":       func(c *Config) { c.Thresholds[Files] = Threshold{.1, 1.9} },
+		"no number":       func(c *Config) { c.Thresholds[CPU] = Threshold{math.NaN(), .9} },
+		"ignores nothing": func(c *Config) { c.Ignore = []Resource{None} },
+		"ignores unknown": func(c *Config) { c.Ignore = []Resource{99} },
+	} {
+		c := DefaultConfig()
+		change(&c)
+		if c.Validate() == nil {
+			t.Errorf("bad/%s: got no error", name)
+		}
+	}
+}
+
+func TestThreshold(t *testing.T) {
+	for _, c := range []struct{ lo, hi, x, want float64 }{
+		{.4, .8, .4, 0},
+		{.4, .8, .6, .5},
+		{.4, .8, 2, 1},
+		{.4, .8, math.NaN(), 0},
+		{.4, .8, math.Inf(1), 1},
+		{0, 0, 1, 0},
+	} {
+		if got := (Threshold{c.lo, c.hi}).pressure(c.x); !near(got, c.want) {
+			t.Errorf("%+v: got %v", c, got)
+		}
+	}
+}
