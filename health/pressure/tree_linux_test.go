@@ -184,12 +184,13 @@ func TestMissing(t *testing.T) {
 	files := baseTree()
 	files[treeCgroup+"cpu.pressure"] = psiFile(60, 0)
 	files.write(t, root)
-	for at, want := range map[time.Duration]float64{retryAfter - time.Second: 0, retryAfter + 2*time.Second: .5} {
-		if at > retryAfter {
-			s.Sample(begin.Add(at))
-			if got := s.Pressure(CPU); !near(got, want) {
-				t.Errorf("after %v: got %v, want %v", at, got, want)
-			}
+	for _, step := range []struct {
+		at   time.Duration
+		want float64
+	}{{retryAfter - time.Second, 0}, {retryAfter + 2*time.Second, .5}} {
+		s.Sample(begin.Add(step.at))
+		if got := s.Pressure(CPU); !near(got, step.want) {
+			t.Errorf("after %v: got %v, want %v", step.at, got, step.want)
 		}
 	}
 }
