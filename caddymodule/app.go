@@ -39,6 +39,8 @@ type App struct {
 
 	registry *registry
 	acquired bool
+	// generation counts configurations.
+	generation int64
 	// Filled in while modules are provisioned, which Caddy does one by one.
 	sites map[*reverseproxy.Handler]*site
 	order []*site
@@ -72,6 +74,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("acquiring what is known about upstreams: %w", err)
 	}
 	a.registry, a.acquired = registry, true
+	a.generation = registry.generations.Add(1)
 	if err := a.health.provision(ctx, registry.metrics); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (q *question) pick() (u *reverseproxy.Upstream, ok bool) {
 	if !found {
 		return nil, true
 	}
-	if u = at(q.pool, c); u == nil { // the upstreams have changed at this moment
+	if u = at(q.pool, c); u == nil || !u.Available() { // the upstreams have changed at this moment
 		q.ex.member, q.ex.trial = c.Member, c.Trial
 		q.ex.giveBackTrial(q.now)
 		return nil, false
@@ -171,7 +171,8 @@ func (q *question) ask(fit reverseproxy.UpstreamPool) *reverseproxy.Upstream {
 	if u := q.policy.Select(fit, q.r, q.w); u != nil {
 		return u
 	}
-	return anyOf(fit, nil)
+	// A policy may have but one upstream in mind, or none: that is its to say.
+	return q.policy.Select(q.pool, q.r, q.w)
 }
 
 // isSticky tells whether the policy binds clients or addresses to upstreams.

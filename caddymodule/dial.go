@@ -7,9 +7,12 @@ package caddymodule
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -114,5 +117,20 @@ func dialTLS(ht *reverseproxy.HTTPTransport, dial dialFunc) dialFunc {
 			return nil, err
 		}
 		return tlsConn, nil
+	}
+}
+
+// directDial is the transport's own way to a TCP connection, for probes; it fails
+// where a forward proxy is in between, which says nothing of the upstream.
+func directDial(ht *reverseproxy.HTTPTransport) dialFunc {
+	rt := ht.Transport
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if rt.Proxy != nil {
+			u := &url.URL{Scheme: "http", Host: addr}
+			if proxy, err := rt.Proxy(&http.Request{URL: u}); err != nil || proxy != nil {
+				return nil, errors.New("a proxy is in between")
+			}
+		}
+		return rt.DialContext(ctx, network, addr)
 	}
 }

@@ -19,6 +19,9 @@ import (
 // enlist notes which upstream the attempt goes to, and counts it as in flight.
 func (a *attempt) enlist(req *http.Request) {
 	s := a.transport.site
+	if m := a.ex.member; m != nil && m.Addr() != a.key && !strings.Contains(a.key, "{") {
+		a.ex.giveBackTrial(a.began) // another policy, around ours, chose otherwise
+	}
 	a.member, a.trial = a.ex.member, a.ex.trial
 	a.ex.member, a.ex.trial, a.ex.site = nil, false, s
 	if a.member == nil {

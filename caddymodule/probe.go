@@ -7,7 +7,6 @@ package caddymodule
 
 import (
 	"context"
-	"net"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -30,34 +29,38 @@ const (
 func (a *App) probe(ctx context.Context) {
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
-	for {
+	for turn := 0; ; turn++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			a.probeOnce(ctx)
+			a.probeOnce(ctx, turn)
 		}
 	}
 }
 
-func (a *App) probeOnce(ctx context.Context) {
+// probeOnce begins with another site each turn, so that none waits for ever.
+func (a *App) probeOnce(ctx context.Context, turn int) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	done := make(chan struct{}, maxProbes)
 	running := 0
-	for _, s := range a.order {
+	known := make(map[*health.Member]bool) // sites may share a pool
+	for i := range a.order {
+		s := a.order[(i+turn)%len(a.order)]
 		if s.roster.Load() == nil {
 			continue
 		}
 		s.tell(s.view.Trim(time.Now()))
 		for _, m := range s.view.Unreachable() {
-			if running == maxProbes {
-				break
+			if running == maxProbes || s.reach == nil || known[m] {
+				continue
 			}
+			known[m] = true
 			running++
 			go func() {
 				defer func() { done <- struct{}{} }()
-				if reachable(ctx, m) {
+				if reachable(ctx, s.reach, m) {
 					s.tell(s.view.Probed(m, health.PhaseDial, time.Now()))
 				}
 			}()
@@ -69,12 +72,12 @@ func (a *App) probeOnce(ctx context.Context) {
 }
 
 // reachable tells whether a connection to the origin can be made.
-func reachable(ctx context.Context, m *health.Member) bool {
+func reachable(ctx context.Context, dial dialFunc, m *health.Member) bool {
 	addr, err := caddy.ParseNetworkAddressWithDefaults(m.Addr(), "tcp", 0)
 	if err != nil || addr.IsUnixNetwork() && addr.Host == "" {
 		return false
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, addr.Network, addr.JoinHostPort(0))
+	conn, err := dial(ctx, addr.Network, addr.JoinHostPort(0))
 	if err != nil {
 		return false
 	}

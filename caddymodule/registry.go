@@ -7,6 +7,7 @@ package caddymodule
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -56,6 +57,8 @@ type registry struct {
 	sites map[*site]bool // of the running configurations
 
 	metrics *metrics // counters go on over configurations
+
+	generations atomic.Int64 // configurations so far
 }
 
 // maxSpare is how many pools are kept of which no site is left, in case that it
@@ -68,12 +71,12 @@ type sharedPool struct {
 	health *health.Pool
 	budget *failover.Budget
 
-	// names are the upstreams of the site that used it last, as configured,
-	// owner its configuration. Both guarded by the registry.
-	names  []string
-	owner  *App
-	users  int
-	unused time.Time
+	// names are the upstreams of the sites that used it last, as configured, and
+	// generation is their configuration's. Both guarded by the registry.
+	names      []string
+	generation int64
+	users      int
+	unused     time.Time
 }
 
 // Destruct implements caddy.Destructor.
@@ -84,16 +87,19 @@ func (*registry) Destruct() error { return nil }
 // configuration share a pool if most of their upstreams are the same, and one
 // that no site of this configuration uses is taken over by whoever has most
 // upstreams in common with the site that used it before.
-func (r *registry) acquire(owner *App, zone string, names []string, now time.Time) *sharedPool {
+//
+// A site of an old configuration, which a request reaches late, changes nothing
+// about whose the pool is.
+func (r *registry) acquire(generation int64, zone string, names []string, now time.Time) *sharedPool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.findLocked(owner, zone, names)
+	p := r.findLocked(generation, zone, names)
 	if p == nil {
 		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now)}
 		r.pools = append(r.pools, p)
 	}
-	if p.owner != owner {
-		p.owner, p.names = owner, nil
+	if p.generation < generation {
+		p.generation, p.names = generation, nil
 	}
 	for _, name := range names {
 		if !slices.Contains(p.names, name) {
@@ -104,7 +110,7 @@ func (r *registry) acquire(owner *App, zone string, names []string, now time.Tim
 	return p
 }
 
-func (r *registry) findLocked(owner *App, zone string, names []string) *sharedPool {
+func (r *registry) findLocked(generation int64, zone string, names []string) *sharedPool {
 	var best *sharedPool
 	most := 0
 	for _, p := range r.pools {
@@ -112,7 +118,7 @@ func (r *registry) findLocked(owner *App, zone string, names []string) *sharedPo
 		case p.zone != zone:
 		case zone != "":
 			return p
-		case p.owner == owner:
+		case p.generation == generation:
 			if n := common(p.names, names); 2*n > max(len(p.names), len(names)) {
 				return p
 			}

@@ -62,6 +62,9 @@ func (s *Selection) Provision(ctx caddy.Context) error {
 	if s.SelectionPolicyRaw == nil {
 		return nil
 	}
+	if isModule(s.SelectionPolicyRaw, "policy") {
+		return fmt.Errorf("the selection policy reset_guard cannot wrap itself: name the policy that is to choose, such as round_robin")
+	}
 	mod, err := ctx.LoadModule(s, "SelectionPolicyRaw")
 	if err != nil {
 		return fmt.Errorf("loading the wrapped selection policy: %w", err)
@@ -76,6 +79,9 @@ func (s *Selection) Provision(ctx caddy.Context) error {
 
 // Validate checks the options.
 func (s *Selection) Validate() error {
+	if len(s.Zone) > maxZone {
+		return fmt.Errorf("the zone's name has %d bytes: allowed are up to %d", len(s.Zone), maxZone)
+	}
 	if err := s.Eject.policy().Validate(); err != nil {
 		return fmt.Errorf("eject: %w", err)
 	}
@@ -128,7 +134,7 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 		Selection: s, ex: ex, pool: pool, r: r, w: w, now: now,
 		roster: s.site.known(pool, now), trial: s.site.maySendAgain(r),
 	}
-	if s.policy == nil && !q.roster.variable {
+	if s.policy == nil && q.roster.lists(pool) {
 		if u, ok := q.pick(); ok {
 			return u
 		}

@@ -33,6 +33,9 @@ type site struct {
 	zone   string
 	eject  health.EjectPolicy
 	policy *failover.Policy // nil without a transport of ours
+	// reach connects to an upstream as the transport would; nil if that is not
+	// known, or leads through a proxy.
+	reach dialFunc
 
 	attach sync.Once
 	// shared and view may be used once there is a roster.
@@ -88,12 +91,14 @@ func (s *site) start(now time.Time) {
 // It returns false if the site was stopped before it had any: then a request of
 // the old configuration is the first to come.
 func (s *site) ensure(pool reverseproxy.UpstreamPool, now time.Time) bool {
+	var events []health.Transition
 	s.attach.Do(func() {
-		s.shared = s.app.registry.acquire(s.app, s.zone, namesOf(pool), now)
+		s.shared = s.app.registry.acquire(s.app.generation, s.zone, namesOf(pool), now)
 		s.view = s.shared.health.View(s.eject)
-		s.sync(pool, now)
+		events = s.sync(pool, now)
 		s.app.registry.enter(s)
 	})
+	s.tell(events)
 	return s.roster.Load() != nil
 }
 
@@ -122,17 +127,19 @@ func namesOf(pool reverseproxy.UpstreamPool) []string {
 // anew for each request, mostly with the same addresses.
 func (s *site) known(pool reverseproxy.UpstreamPool, now time.Time) *roster {
 	r := s.roster.Load()
-	if len(pool) == len(r.pool) && len(pool) > 0 && &pool[0] == &r.pool[0] {
-		return r
+	if r.fixed != nil || sameNames(r.names, pool) {
+		return r // if another policy has filtered, what is static stays the same
 	}
-	if s.proxy == nil || s.proxy.DynamicUpstreams != nil || len(r.pool) != len(pool) {
-		if sameNames(r.names, pool) {
-			return r
-		}
-		s.sync(pool, now)
-		return s.roster.Load()
+	s.tell(s.sync(pool, now))
+	return s.roster.Load()
+}
+
+// lists tells that the view's indices are those of the pool.
+func (r *roster) lists(pool reverseproxy.UpstreamPool) bool {
+	if r.variable || len(pool) != len(r.names) {
+		return false
 	}
-	return r // another policy has filtered: what is static stays the same
+	return r.fixed == nil || len(pool) > 0 && &pool[0] == &r.pool[0]
 }
 
 func sameNames(names []string, pool reverseproxy.UpstreamPool) bool {
@@ -148,7 +155,7 @@ func sameNames(names []string, pool reverseproxy.UpstreamPool) bool {
 }
 
 // sync makes the pool's upstreams the view's origins.
-func (s *site) sync(pool reverseproxy.UpstreamPool, now time.Time) {
+func (s *site) sync(pool reverseproxy.UpstreamPool, now time.Time) []health.Transition {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	r := &roster{pool: pool, names: namesOf(pool)}
@@ -170,7 +177,7 @@ func (s *site) sync(pool reverseproxy.UpstreamPool, now time.Time) {
 		}
 	}
 	s.roster.Store(r)
-	s.tell(events)
+	return events
 }
 
 // member finds what is known of an upstream; an address that depends on the

@@ -43,12 +43,9 @@ func (r *registry) inUse() []*poolInUse {
 		}
 		p.sites = append(p.sites, s)
 	}
-	for shared, p := range of {
+	for _, p := range of {
 		slices.SortFunc(p.sites, func(a, b *site) int {
-			if owned := shared.owner == a.app; owned != (shared.owner == b.app) {
-				return 1 - 2*toInt(owned)
-			}
-			return cmp.Compare(a.number, b.number)
+			return cmp.Or(cmp.Compare(b.app.generation, a.app.generation), cmp.Compare(a.number, b.number))
 		})
 		p.zone = p.sites[0].label()
 	}

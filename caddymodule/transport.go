@@ -96,6 +96,9 @@ func (t *Transport) loadInner(ctx caddy.Context) error {
 		t.inner = t.own
 		return nil
 	}
+	if isModule(t.TransportRaw, "protocol") {
+		return fmt.Errorf("the transport reset_guard cannot wrap itself: name the transport to wrap, such as http")
+	}
 	mod, err := ctx.LoadModule(t, "TransportRaw")
 	if err != nil {
 		return fmt.Errorf("loading the wrapped transport: %w", err)
@@ -111,6 +114,7 @@ func (t *Transport) loadInner(ctx caddy.Context) error {
 func (t *Transport) watchHTTP(ht *reverseproxy.HTTPTransport) {
 	watch(ht)
 	t.watched = true
+	t.site.reach = directDial(ht)
 	onlyHTTP3 := len(ht.Versions) == 1 && ht.Versions[0] == "3"
 	cleartext := slices.Contains(ht.Versions, "h2c")
 	t.multiplexes = onlyHTTP3 || cleartext && ht.TLS == nil

@@ -45,7 +45,8 @@ type Member struct {
 	failing  faded       // EWMA of failures
 	median   atomic.Int64
 
-	refs int // Views that have the origin; guarded by the pool's lock
+	refs      int  // Views that have the origin; guarded by the pool's lock
+	unmanaged bool // there was no room for it: it is used, and never ejected
 
 	mu     sync.Mutex
 	faults sequential

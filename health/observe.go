@@ -162,6 +162,9 @@ func (v *View) trimLocked(t time.Duration) []Transition {
 				first = m
 			}
 		}
+		if first == nil {
+			return events
+		}
 		first.mu.Lock()
 		events = append(events, v.returnLocked(first, ReasonMaxShare, t))
 		first.mu.Unlock()
@@ -231,7 +234,7 @@ func (v *View) Probed(m *Member, reached Phase, now time.Time) []Transition {
 	return []Transition{v.returnLocked(m, ReasonProbed, t)}
 }
 
-// Unreachable lists the origins that are out because they could not be connected
+// Unreachable lists the origins, other than those that were Added, that are out because they could not be connected
 // to: a connection that is made, reported to Probed, brings them back.
 func (v *View) Unreachable() []*Member {
 	if v.pool.troubled.Load() == 0 {
@@ -239,7 +242,7 @@ func (v *View) Unreachable() []*Member {
 	}
 	var all []*Member
 	for _, e := range *v.origins.Load() {
-		if e.m.isOut() && e.m.isUnreachable() {
+		if !e.added && e.m.isOut() && e.m.isUnreachable() {
 			all = append(all, e.m)
 		}
 	}

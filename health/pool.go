@@ -147,6 +147,9 @@ func (p *Pool) tallyLocked(m *Member, by int) {
 
 // enterLocked and leaveLocked count the Views that have an origin.
 func (p *Pool) enterLocked(m *Member) {
+	if m.unmanaged {
+		return
+	}
 	if m.refs++; m.refs == 1 {
 		p.tallyLocked(m, 1)
 		p.troubled.Add(toInt(m.State() != Healthy))
@@ -154,6 +157,9 @@ func (p *Pool) enterLocked(m *Member) {
 }
 
 func (p *Pool) leaveLocked(m *Member) {
+	if m.unmanaged {
+		return
+	}
 	if m.refs == 1 {
 		p.tallyLocked(m, -1)
 		p.troubled.Add(-toInt(m.State() != Healthy))
@@ -181,7 +187,7 @@ func (p *Pool) admitLocked(addrs []string, t time.Duration) []*Member {
 				known, copied = maps.Clone(known), true
 			}
 			m = newMember(addr, t)
-			if len(known) < MaxMembers || forgetOldestLocked(known, members[:i]) {
+			if m.unmanaged = len(known) >= MaxMembers && !forgetOldestLocked(known, members[:i]); !m.unmanaged {
 				known[addr] = m
 			}
 		}

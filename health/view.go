@@ -154,13 +154,17 @@ func eachOnce(list []entry, do func(*Member)) {
 	}
 }
 
-// Close gives the origins up. What is under way may still be observed. It may be
-// called more than once.
+// Close gives the origins up. What is under way may still choose among them and
+// be observed: requests outlast their configuration. It may be called more than
+// once.
 func (v *View) Close() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.closed {
+		return
+	}
 	v.closed = true
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	eachOnce(*v.origins.Swap(&[]entry{}), v.pool.leaveLocked)
+	eachOnce(*v.origins.Load(), v.pool.leaveLocked)
 }

@@ -213,3 +213,31 @@ func traffic(v *View, g int) {
 		c.Member.End()
 	}
 }
+
+// Requests outlast their configuration, and go on choosing among its origins.
+func TestClosedViewStillChooses(t *testing.T) {
+	r := newRig(t, 3)
+	r.Close()
+	r.Close()
+	if c, ok := r.Pick(Request{}, r.now()); !ok || c.Member == nil {
+		t.Errorf("got %+v, %v, want an origin", c, ok)
+	}
+	if r.pool.active != 0 {
+		t.Errorf("got %d origins in use after two calls of Close, want 0", r.pool.active)
+	}
+}
+
+// Origins that there is no room for are used, and never ejected.
+func TestOriginsWithoutRoom(t *testing.T) {
+	r := newRig(t, MaxMembers+1)
+	last := r.host(MaxMembers)
+	if events := r.Observe(last, Outcome{Fault: brokenFault()}, r.now()); len(events) != 0 || last.State() != Healthy {
+		t.Errorf("got %+v and state %v, want nothing to change", events, last.State())
+	}
+	for i := range MaxMembers {
+		r.Drain(r.host(i), r.now())
+	}
+	if c, ok := r.Pick(Request{}, r.now()); !ok || c.Member != last {
+		t.Errorf("got %+v, %v, want the only origin that is not draining", c, ok)
+	}
+}
