@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What all traffic shares: how much the origins can do, as far as is known, and
+// how much of it is given out under pressure.
+
+package ratelimit
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// global is a zone's widest level.
+type global struct {
+	total          rate.Limiter
+	known, unknown rate.Limiter // what is unproven
+	promote        rate.Limiter
+
+	regime   atomic.Pointer[regime]
+	admitted atomic.Int64 // units
+	asked    atomic.Int64 // requests
+	next     atomic.Int64 // when the next tick is due, nanoseconds of the zone's clock
+	// Requests that asked for some of what all unproven traffic shares.
+	unprovenAsked, unprovenRefused atomic.Int64
+
+	pinched atomic.Bool // a request within its address's share was refused
+
+	mu   sync.Mutex // serialises ticks
+	last time.Duration
+	done int64   // admitted at the last tick
+	flow float64 // admitted per second
+	peak float64 // the most of it without pressure
+
+	askedBefore, refusedBefore int64
+	crowded                    float64 // share of unproven requests refused for all's sake
+}
+
+// regime is what the last tick found.
+type regime struct {
+	// capacity is what the origins can do, per second.
+	capacity float64
+	// total is what may be admitted, per second; +Inf: all.
+	total float64
+	// share scales the budgets of addresses in Auto.
+	share float64
+}
+
+const (
+	globalTick = 100 * time.Millisecond
+	// flowMemory smooths what is admitted; peakMemory is how slowly it is
+	// forgotten what the origins once did.
+	flowMemory, peakMemory = 5 * time.Second, time.Hour
+	// calm is the pressure below which what is admitted shows what can be done.
+	calm = 0.1
+	// slack is how far above capacity the total is under slight pressure: the
+	// budget meets the capacity at 0.2, and without pressure there is none.
+	slack = 0.05
+	// totalSeconds of the total are the most that come at once.
+	totalSeconds = 1
+	leastTotal   = 1
+)
+
+func newGlobal() *global {
+	g := &global{peak: capacityFloor}
+	fill(&g.promote, globalPromoteRate, globalPromoteBurst)
+	for _, l := range []*rate.Limiter{&g.total, &g.known, &g.unknown} {
+		fill(l, capacityFloor, capacityFloor)
+	}
+	g.regime.Store(&regime{capacity: capacityFloor, total: math.Inf(1), share: 1})
+	return g
+}
+
+// tick learns and sets the limits; who comes too late for it does not wait.
+func (g *global) tick(p *Policy, pressure float64, t time.Duration, now time.Time) {
+	if int64(t) < g.next.Load() || !g.mu.TryLock() {
+		return
+	}
+	defer g.mu.Unlock()
+	if int64(t) < g.next.Load() {
+		return
+	}
+	g.next.Store(int64(t + globalTick))
+	g.learnLocked(pressure, t)
+	old := g.regime.Load()
+	next := regime{capacity: p.Capacity, share: g.shareLocked(old, now)}
+	if next.capacity == 0 {
+		next.capacity = g.peak
+	}
+	g.crowdLocked(now)
+	next.total = totalAt(next.capacity, pressure)
+	g.limitLocked(p, next, pressure, now)
+	if next != *old {
+		g.regime.Store(&next)
+	}
+}
+
+// learnLocked follows what is admitted. What was admitted without pressure can
+// be done.
+func (g *global) learnLocked(pressure float64, t time.Duration) {
+	dt := (t - g.last).Seconds()
+	if dt <= 0 {
+		return
+	}
+	done := g.admitted.Load()
+	perSecond := float64(done-g.done) / unit / dt
+	g.flow += (perSecond - g.flow) * (1 - math.Exp(-dt/flowMemory.Seconds()))
+	g.peak = max(capacityFloor, g.peak*math.Exp(-dt/peakMemory.Seconds()))
+	if pressure < calm {
+		g.peak = max(g.peak, g.flow)
+	}
+	g.last, g.done = t, done
+}
+
+// crowdLocked makes promotions scarce while unproven traffic is refused for the
+// sake of all: then most of it is a distributed attack, which must not become
+// proven by trying often.
+func (g *global) crowdLocked(now time.Time) {
+	asked, refused := g.unprovenAsked.Load(), g.unprovenRefused.Load()
+	share := float64(refused-g.refusedBefore) / float64(max(1, asked-g.askedBefore))
+	g.crowded += (share - g.crowded) * crowdWeight
+	g.askedBefore, g.refusedBefore = asked, refused
+	free := 1 - min(1, g.crowded)
+	retune(&g.promote, globalPromoteRate*max(crowdLeast, free*free*free*free), globalPromoteBurst, now)
+}
+
+// crowdWeight of a tick's share makes an average over some two seconds, and
+// crowdLeast is what is left of promotions in any crowd.
+const crowdWeight, crowdLeast = 0.05, 0.02
+
+// totalAt falls from no limit at all over the capacity at a pressure of 0.2 to
+// a trickle.
+func totalAt(capacity, pressure float64) float64 {
+	if pressure == 0 {
+		return math.Inf(1)
+	}
+	return max(leastTotal, capacity*max(leastShare, (1-pressure)*(1+slack/pressure)))
+}
+
+// shareLocked adapts how much of the total an address may take before others
+// that have taken less.
+func (g *global) shareLocked(old *regime, now time.Time) float64 {
+	switch {
+	case g.pinched.Swap(false):
+		return max(0.001, 0.9*old.share)
+	case fullness(&g.total, now) > 0.5:
+		return min(1, 1.02*old.share+0.001)
+	}
+	return old.share
+}
+
+// limitLocked sets the buckets. A capacity that was only learned binds nobody
+// without pressure: it is what was asked for, not what could be done.
+func (g *global) limitLocked(p *Policy, r regime, pressure float64, now time.Time) {
+	retuneOrFree(&g.total, r.total, totalSeconds, now)
+	unproven := unprovenShare * r.total
+	if p.Capacity > 0 {
+		unproven = unprovenShare * p.Capacity * max(leastShare, 1-pressure)
+	}
+	retuneOrFree(&g.known, knownPart*unproven, unprovenSeconds, now)
+	retuneOrFree(&g.unknown, (1-knownPart)*unproven, unprovenSeconds, now)
+}
+
+// retuneOrFree lifts the limit if it is infinite.
+func retuneOrFree(l *rate.Limiter, perSecond, seconds float64, now time.Time) {
+	if !math.IsInf(perSecond, 1) {
+		retune(l, perSecond, seconds*perSecond, now)
+	} else if l.Limit() != rate.Inf {
+		l.SetLimitAt(now, rate.Inf)
+	}
+}
+
+// reserve is what each class leaves of the total for better ones: traffic is
+// shed in the order of classes. lendable is what it leaves for those who are
+// within their own budgets, if it is over its.
+var (
+	reserve  = [classes]float64{Unknown: 0.4, Known: 0.25, Proven: 0.05, Verified: 0}
+	lendable = [classes]float64{Unknown: 0.8, Known: 0.7, Proven: 0.55, Verified: 0.5}
+)
+
+// Young identities come after the other proven ones.
+const youngReserve, youngLendable = 0.15, 0.6

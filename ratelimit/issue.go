@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Which token a client gets: at first, later, and when it has proved itself.
+
+package ratelimit
+
+import (
+	"sync"
+	"time"
+)
+
+// offerFor is how long an address gets tokens in Auto after it was over its
+// budget: as long as a visit lasts, so that its people can be told apart.
+const offerFor = 10 * time.Minute
+
+// offer tells that an answer may carry a token. Refused requests get none, or
+// whoever is refused would be known by that. In Auto there are none while
+// nothing depends on them.
+func (c *call) offer() bool {
+	if !c.dec.Allowed || c.p.CookieLifetime == 0 || c.dec.Class == Verified {
+		return false
+	}
+	if !c.p.Auto || c.pressure > 0 {
+		return true
+	}
+	return !c.leaf.over.IsZero() && c.now.Sub(c.leaf.over) < offerFor
+}
+
+// Issue returns the token to send with the answer to an allowed request, if one
+// is due. Call it only for answers that no shared cache keeps, and mint what it
+// returns: it may have cost a credit.
+func (z *Zone) Issue(p *Policy, r *Request, d Decision, pressure float64, now time.Time) (Token, bool) {
+	if !d.Offer {
+		return Token{}, false
+	}
+	if d.Class == Unknown {
+		return Token{ID: z.newID(), Issued: now, First: now, Stage: Given}, true
+	}
+	to, earned := r.Token.next(now)
+	switch earned {
+	case stay:
+		return Token{}, false
+	case rewrite:
+		return to, true
+	}
+	c := z.newCall(p, r, pressure, now)
+	if c.prove(earned, d) {
+		return to, true
+	}
+	if to.Stage = Kept; earned == roam {
+		return to, true // waits for its promotion as others do
+	}
+	return Token{}, false
+}
+
+// prove makes an identity a proven one of its address, if there is a credit. One
+// that was proven here before needs none: a token that is shown again and again
+// does not use up the credits of others.
+func (c *call) prove(by move, d Decision) bool {
+	mu := c.enter()
+	defer mu.Unlock()
+	if c.provenHere() {
+		return true
+	}
+	if by == roam {
+		return take(&c.leaf.roam, unit, c.now) && c.remember()
+	}
+	if d.Reason == Lent || c.leaf.count >= maxUsers || !c.z.bins.mostlyAllowed(c.ownBin()) {
+		return false
+	}
+	return c.promote() && c.remember()
+}
+
+// promote takes a credit from the address, its sites and all.
+func (c *call) promote() bool {
+	retune(&c.leaf.promote, promoteRate*max(0.1, 1-c.pressure), promoteBurst, c.now)
+	if !take(&c.leaf.promote, unit, c.now) {
+		return false
+	}
+	around := sitesOf(c.addr)
+	for _, n := range around.net[:around.n] {
+		if !c.promoteAtSite(n) {
+			return false
+		}
+	}
+	return take(&c.z.global.promote, unit, c.now)
+}
+
+func (c *call) promoteAtSite(n network) bool {
+	s, mu := c.z.siteLocked(n, siteMultiple(c.addr)*c.budget(0).unproven, c.now)
+	defer mu.Unlock()
+	return take(&s.promote, unit, c.now)
+}
+
+// siteLocked finds or makes a site.
+func (z *Zone) siteLocked(n network, limit float64, now time.Time) (*site, *sync.Mutex) {
+	hash := z.secret.network(n)
+	mu := z.sites.lock(hash)
+	s, from := z.sites.claimLocked(hash, n, now)
+	if from != found {
+		s.begin(from, limit)
+	}
+	return s, mu
+}
+
+// provenHere tells that the identity is known to be proven in this network.
+func (c *call) provenHere() bool {
+	key := identityKey{hash: c.r.Token.ID}
+	hash := c.z.secret.sum(key.hash, 3)
+	mu := c.z.identities.lock(hash)
+	defer mu.Unlock()
+	id := c.z.identities.findLocked(hash, key)
+	return id != nil && id.home == homeOf(c.addr)
+}
+
+// remember gives the identity a bucket of its own.
+func (c *call) remember() bool {
+	key := identityKey{hash: c.r.Token.ID}
+	hash := c.z.secret.sum(key.hash, 3)
+	mu := c.z.identities.lock(hash)
+	defer mu.Unlock()
+	id, from := c.z.identities.claimLocked(hash, key, c.now)
+	if from != found {
+		rate, burst := c.p.clientBudget()
+		id.begin(from, rate, burst)
+	}
+	id.home = homeOf(c.addr)
+	return true
+}

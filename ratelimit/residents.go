@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What the tables of identities and of networks hold.
+
+package ratelimit
+
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// identity is one client's bucket. Only proven and verified ones have any, so
+// that a flood of cookies displaces nobody.
+type identity struct {
+	lim  rate.Limiter
+	home network // where it was proven last
+}
+
+// identityKey keeps the names of users apart from numbers of tokens.
+type identityKey struct {
+	hash uint64
+	user bool
+}
+
+func (i *identity) headroom(now time.Time) float64 { return fullness(&i.lim, now) }
+
+func (i *identity) begin(from origin, rate, burst float64) {
+	if from == fresh {
+		fill(&i.lim, rate, burst)
+	}
+	i.home = network{}
+}
+
+// site is a network of many addresses: what it may use unproven, and how many
+// of its identities may be proven.
+type site struct {
+	unproven rate.Limiter
+	promote  rate.Limiter
+}
+
+func (s *site) headroom(now time.Time) float64 { return fullness(&s.unproven, now) }
+
+func (s *site) begin(from origin, rate float64) {
+	if from == fresh {
+		fill(&s.unproven, rate, unprovenSeconds*rate)
+		fill(&s.promote, sitePromotions*promoteRate, sitePromotions*promoteBurst)
+	}
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// A zone: the state that decisions rest on, shared by all that name it.
+
+package ratelimit
+
+import (
+	crand "crypto/rand"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Size is how much a Zone remembers, at most and from the beginning: its memory
+// does not depend on what is offered. Fields that are 0 get their defaults.
+type Size struct {
+	Identities, Addresses, Sites, Bins int
+}
+
+// The default Size, about 70 MB once all of it was used.
+const (
+	DefaultIdentities = 1 << 17
+	DefaultAddresses  = 1 << 16
+	DefaultSites      = 1 << 14
+	DefaultBins       = 1 << 17
+)
+
+// The slots of a set. Eight keep a hot key from being displaced by chance;
+// addresses are bigger, and four are searched faster.
+const identityWays, addressWays, siteWays = 8, 4, 4
+
+func (s Size) orDefault() Size {
+	return Size{
+		Identities: positive(s.Identities, DefaultIdentities),
+		Addresses:  positive(s.Addresses, DefaultAddresses),
+		Sites:      positive(s.Sites, DefaultSites),
+		Bins:       positive(s.Bins, DefaultBins),
+	}
+}
+
+func positive(n, otherwise int) int {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// Zone holds counters, never policy: it outlives configurations. Methods may be
+// called from several goroutines. Locks are taken in the order address,
+// identity, bin, site, and never while calling out.
+type Zone struct {
+	clock      clock
+	secret     secret
+	identities *table[identityKey, identity, *identity]
+	leaves     *table[network, leaf, *leaf]
+	sites      *table[network, site, *site]
+	bins       *binArray
+	global     *global
+	counts     [classes][levels][outcomes]atomic.Uint64
+	offenders  offenders
+	dominant   atomic.Pointer[Dominant]
+	off        mechanism // for tests: what is left out
+
+	mu     sync.Mutex
+	random *rand.ChaCha8
+	jitter atomic.Uint64
+}
+
+// mechanism is a part that can be left out, to see what it is good for.
+type mechanism uint8
+
+const (
+	provenApart mechanism = 1 << iota // proven and unproven traffic have pools of their own
+	fairShare
+	tenureFirst
+	binning
+	innerFirst // the narrowest budget is charged first
+	portBins
+)
+
+// NewZone makes a zone of which nothing is used.
+func NewZone(size Size, now time.Time) *Zone {
+	var seed [32]byte
+	_, _ = crand.Read(seed[:]) // never fails
+	return newSeededZone(size, seed, now)
+}
+
+func newSeededZone(size Size, seed [32]byte, now time.Time) *Zone {
+	size = size.orDefault()
+	z := &Zone{
+		clock:      clock{begin: now},
+		identities: newTable[identityKey, identity](size.Identities, identityWays),
+		leaves:     newTable[network, leaf](size.Addresses, addressWays),
+		sites:      newTable[network, site](size.Sites, siteWays),
+		bins:       newBinArray(size.Bins),
+		global:     newGlobal(),
+		random:     rand.NewChaCha8(seed),
+	}
+	z.secret = secret{z.random.Uint64() | 1, z.random.Uint64() | 1}
+	return z
+}
+
+// newID makes an identity's number; nobody can choose or foresee it.
+func (z *Zone) newID() uint64 {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	var raw [8]byte
+	_, _ = z.random.Read(raw[:]) // never fails
+	return max(1, binary.LittleEndian.Uint64(raw[:]))
+}
+
+// Decide tells whether a request may pass, and charges it to the budgets if it
+// may. Pressure is how much there is to do: 0 none, 1 far too much. The policy
+// is to be valid.
+func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) Decision {
+	c := z.newCall(p, r, pressure, now)
+	z.global.tick(p, c.pressure, c.since, c.now)
+	z.global.asked.Add(1)
+	mu := c.enter()
+	c.decide()
+	c.settle()
+	mu.Unlock()
+	z.counts[c.dec.Class][c.dec.Level][outcomeOf(&c.dec)].Add(1)
+	if !c.dec.Allowed {
+		z.offenders.note(c.net)
+	}
+	return c.dec
+}
+
+// newCall prepares what all steps of a decision need.
+func (z *Zone) newCall(p *Policy, r *Request, pressure float64, now time.Time) call {
+	since := z.clock.since(now)
+	c := call{
+		z: z, p: p, r: r,
+		pressure: cleanPressure(pressure),
+		addr:     r.Addr.Unmap().WithZone(""),
+		since:    since, now: z.clock.begin.Add(since),
+		cost: costOf(r.Weight),
+	}
+	c.net, c.regime = leafOf(c.addr), z.global.regime.Load()
+	c.dec.Class = classOf(r)
+	c.dec.Young = c.dec.Class == Proven && !r.Token.tenured(now)
+	c.without()
+	return c
+}
+
+// costOf is a request's cost in units.
+func costOf(weight float64) int {
+	if !(weight > 0) {
+		return unit
+	}
+	return max(1, int(min(weight, MaxWeight)*unit))
+}
+
+func classOf(r *Request) Class {
+	switch {
+	case r.User != "":
+		return Verified
+	case r.Token.ID == 0:
+		return Unknown
+	case r.Token.Stage == Trusted && r.Token.Home:
+		return Proven
+	}
+	return Known
+}
+
+// call is one request on its way through the levels.
+type call struct {
+	z        *Zone
+	p        *Policy
+	r        *Request
+	regime   *regime
+	addr     netip.Addr
+	net      network
+	pressure float64
+	since    time.Duration
+	now      time.Time
+	cost     int
+	leaf     *leaf
+	leafHash uint64
+	tick     bool
+	binHash  uint64
+	dec      Decision
+}
+
+// without makes of a call what it would be without some mechanisms.
+func (c *call) without() {
+	if c.z.off&provenApart != 0 && c.dec.Class == Proven {
+		c.dec.Class, c.dec.Young = Known, false
+	}
+	if c.z.off&tenureFirst != 0 {
+		c.dec.Young = false
+	}
+}
+
+// enter finds the call's address, brings it up to date and leaves it locked.
+func (c *call) enter() *sync.Mutex {
+	c.leafHash = c.z.secret.network(c.net)
+	mu := c.z.leaves.lock(c.leafHash)
+	l, from := c.z.leaves.claimLocked(c.leafHash, c.net, c.now)
+	c.leaf = l
+	if from != found {
+		l.begin(from, c.budget(c.p.priorUsers(c.addr)), c.now)
+	}
+	if c.dec.Class >= Proven {
+		l.users.see(c.z.secret.sum(c.identityKey().hash, 1))
+	}
+	c.update()
+	return mu
+}
+
+// update is what an address needs from time to time.
+func (c *call) update() {
+	l := c.leaf
+	l.seen.requests++
+	dt := c.now.Sub(l.ticked)
+	if dt < leafTick {
+		return
+	}
+	l.ticked = c.now
+	l.recount(int64(c.since/userEpoch), dt)
+	b := c.budget(l.believed(c.p.priorUsers(c.addr), c.pressure))
+	l.adapt(b.client, c.now)
+	l.tune(b, c.now)
+	c.z.watchDominant(c)
+}
+
+// budget is what the policy gives an address with so many users.
+func (c *call) budget(count float64) leafBudget {
+	client, _ := c.p.clientBudget()
+	b := leafBudget{
+		client:  client,
+		proven:  min(c.p.Base+c.p.PerClient*count, c.p.provenLimit()),
+		vouched: unprovenPerUser * c.p.PerClient * count,
+	}
+	b.unproven = c.p.unprovenCalm(c.pressure) + b.vouched
+	if c.p.Auto {
+		scale := c.regime.share * min(c.regime.total, c.regime.capacity) / referenceCapacity
+		b.proven, b.unproven = max(1, scale*b.proven), max(1, scale*b.unproven)
+		b.vouched *= scale
+	}
+	return b
+}
