@@ -166,7 +166,7 @@ func (c *call) provenPool() bool {
 // bin charges those who look alike. What a client shows can be forged, and a
 // forger finds other bins, but only of the same pool.
 func (c *call) bin() bool {
-	if c.z.off&binning != 0 {
+	if c.z.off&binning != 0 || c.roomy() {
 		return true
 	}
 	if c.leaf.ports.tells(c.r.Port, c.now) && c.z.off&portBins == 0 {
@@ -176,6 +176,18 @@ func (c *call) bin() bool {
 		}
 	}
 	return c.takeBin(c.ownBin())
+}
+
+// roomy tells that in Auto nobody needs to be told apart, for the pool has
+// enough. Bins would cut the first page of somebody who is alone at an address.
+func (c *call) roomy() bool { return c.p.Auto && fullness(c.unprovenOwn(), c.now) > borrowOther }
+
+// unprovenOwn is the pool of the call's class.
+func (c *call) unprovenOwn() *rate.Limiter {
+	if c.dec.Class == Known {
+		return &c.leaf.known
+	}
+	return &c.leaf.unknown
 }
 
 // ownBin is that of the token, or of the look of what has none.

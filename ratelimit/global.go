@@ -22,6 +22,7 @@ type global struct {
 
 	regime   atomic.Pointer[regime]
 	admitted atomic.Int64 // units
+	served   atomic.Int64 // units, 0 if nobody tells
 	asked    atomic.Int64 // requests
 	next     atomic.Int64 // when the next tick is due, nanoseconds of the zone's clock
 	// Requests that asked for some of what all unproven traffic shares.
@@ -31,8 +32,9 @@ type global struct {
 
 	mu   sync.Mutex // serialises ticks
 	last time.Duration
-	done int64   // admitted at the last tick
-	flow float64 // admitted per second
+	done int64   // served, or admitted, at the last tick
+	told bool    // done is what was served
+	flow float64 // the same per second
 	peak float64 // the most of it without pressure
 
 	askedBefore, refusedBefore int64
@@ -51,14 +53,16 @@ type regime struct {
 
 const (
 	globalTick = 100 * time.Millisecond
-	// flowMemory smooths what is admitted; peakMemory is how slowly it is
-	// forgotten what the origins once did.
-	flowMemory, peakMemory = 5 * time.Second, time.Hour
+	// flowRise and flowFall smooth what is served: a dip in what is asked for is
+	// not one in what can be done. peakMemory is how slowly it is forgotten what
+	// the origins once did.
+	flowRise, flowFall, peakMemory = 500 * time.Millisecond, 4 * time.Second, time.Hour
 	// calm is the pressure below which what is admitted shows what can be done.
 	calm = 0.1
-	// slack is how far above capacity the total is under slight pressure: the
-	// budget meets the capacity at 0.2, and without pressure there is none.
-	slack = 0.05
+	// The total is as many times what is served: more under slight pressure, so
+	// that it is found out what can be done, less under much, so that queues
+	// get shorter, and without pressure there is no limit.
+	totalMost, totalFall, totalSlack = 1.15, 0.25, 0.005
 	// totalSeconds of the total are the most that come at once.
 	totalSeconds = 1
 	leastTotal   = 1
@@ -91,7 +95,7 @@ func (g *global) tick(p *Policy, pressure float64, t time.Duration, now time.Tim
 		next.capacity = g.peak
 	}
 	g.crowdLocked(now)
-	next.total = totalAt(next.capacity, pressure)
+	next.total = totalAt(g.flow, next.capacity, pressure)
 	g.limitLocked(p, next, pressure, now)
 	if next != *old {
 		g.regime.Store(&next)
@@ -105,14 +109,30 @@ func (g *global) learnLocked(pressure float64, t time.Duration) {
 	if dt <= 0 {
 		return
 	}
-	done := g.admitted.Load()
-	perSecond := float64(done-g.done) / unit / dt
-	g.flow += (perSecond - g.flow) * (1 - math.Exp(-dt/flowMemory.Seconds()))
+	g.followLocked(dt)
 	g.peak = max(capacityFloor, g.peak*math.Exp(-dt/peakMemory.Seconds()))
 	if pressure < calm {
 		g.peak = max(g.peak, g.flow)
 	}
-	g.last, g.done = t, done
+	g.last = t
+}
+
+// followLocked updates what is served per second; if nobody tells, what is
+// admitted.
+func (g *global) followLocked(dt float64) {
+	done := g.served.Load()
+	if told := done > 0; told != g.told {
+		g.told, g.done = told, done
+		return
+	} else if !told {
+		done = g.admitted.Load()
+	}
+	perSecond, memory := float64(done-g.done)/unit/dt, flowFall
+	if perSecond > g.flow {
+		memory = flowRise
+	}
+	g.flow += (perSecond - g.flow) * (1 - math.Exp(-dt/memory.Seconds()))
+	g.done = done
 }
 
 // crowdLocked makes promotions scarce while unproven traffic is refused for the
@@ -131,13 +151,15 @@ func (g *global) crowdLocked(now time.Time) {
 // crowdLeast is what is left of promotions in any crowd.
 const crowdWeight, crowdLeast = 0.05, 0.02
 
-// totalAt falls from no limit at all over the capacity at a pressure of 0.2 to
-// a trickle.
-func totalAt(capacity, pressure float64) float64 {
+// totalAt is what may be admitted under this pressure: about what is being
+// served. It is not a share of a capacity, for that would leave origins idle
+// until the pressure has faded.
+func totalAt(flow, capacity, pressure float64) float64 {
 	if pressure == 0 {
 		return math.Inf(1)
 	}
-	return max(leastTotal, capacity*max(leastShare, (1-pressure)*(1+slack/pressure)))
+	factor := totalMost - totalFall*pressure + totalSlack/pressure
+	return max(leastTotal, flow*factor, leastShare*capacity)
 }
 
 // shareLocked adapts how much of the total an address may take before others

@@ -205,10 +205,12 @@ func (s *sim) check(t *testing.T, sc scenario) {
 }
 
 func (s *sim) logLevels(t *testing.T) {
-	for class := range classes {
-		for level := range levels {
-			if n := s.refused[class][level]; n > 0 {
-				t.Logf("  refused %s at %s: %d", class, level, n)
+	for g := range groups {
+		for class := range classes {
+			for level := range levels {
+				if n := s.refused[g][class][level]; n > 0 {
+					t.Logf("  group %d: refused %s at %s: %d", g, class, level, n)
+				}
 			}
 		}
 	}

@@ -81,7 +81,7 @@ type sim struct {
 	score    [groups]simScore
 	pressure float64
 	blocks   []int // blocks of 128 ports that nobody has yet; nil: random ports
-	refused  [classes][levels]int
+	refused  [groups][classes][levels]int
 }
 
 func newSim(seed uint64, policy Policy) *sim {
@@ -158,7 +158,7 @@ func (s *sim) ask(h *host, g group) bool {
 		if d.Allowed {
 			s.score[g].passed++
 		} else {
-			s.refused[d.Class][d.Level]++
+			s.refused[g][d.Class][d.Level]++
 		}
 	}
 	if t, ok := s.zone.Issue(&s.policy, &r, d, s.pressure, s.now()); ok {

@@ -100,7 +100,7 @@ type Stats struct {
 	// Capacity is what the origins can do as far as is known, and Total what may
 	// be admitted, per second; Total is 0 while there is no limit.
 	Capacity, Total float64
-	// Rate is what was admitted lately, per second.
+	// Rate is what was served lately, per second, or admitted if nobody tells.
 	Rate      float64
 	Shared    []SharedAddress
 	Offenders []Offender

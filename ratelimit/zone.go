@@ -130,6 +130,11 @@ func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) De
 	return c.dec
 }
 
+// Served tells that a request of this weight was answered well. Without it a
+// zone takes what it admits for what can be done, and finds out more slowly
+// when it is too much.
+func (z *Zone) Served(weight float64) { z.global.served.Add(int64(costOf(weight))) }
+
 // newCall prepares what all steps of a decision need.
 func (z *Zone) newCall(p *Policy, r *Request, pressure float64, now time.Time) call {
 	since := z.clock.since(now)

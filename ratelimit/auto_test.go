@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The automatic mode, with origins that get into trouble when they have too much
+// to do.
+
+package ratelimit
+
+import (
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// simOrigin serves at most so many requests per second and queues for one
+// second. Its pressure moves as the specification's controller does.
+type simOrigin struct {
+	capacity float64
+	queue    float64
+	served   float64
+	lost     float64
+	health   float64
+	before   int
+	told     int
+}
+
+const originTick = 100 * time.Millisecond
+
+func (o *simOrigin) act(s *sim) time.Duration {
+	passed := 0
+	for _, sc := range s.score {
+		passed += sc.passed
+	}
+	o.queue += float64(passed - o.before)
+	o.before = passed
+	done := min(o.queue, o.capacity*originTick.Seconds())
+	o.queue -= done
+	o.served += done
+	for ; o.told < int(o.served); o.told++ {
+		s.zone.Served(1)
+	}
+	if o.queue > o.capacity {
+		o.lost += o.queue - o.capacity
+		o.queue = o.capacity
+	}
+	o.feel(s)
+	return originTick
+}
+
+// feel lets a queue of a quarter of a second be overload.
+func (o *simOrigin) feel(s *sim) {
+	if o.queue > o.capacity/4 {
+		o.health = max(0.1, 0.8*o.health)
+	} else {
+		o.health = min(1, o.health+0.02)
+	}
+	s.pressure = 1 - o.health
+}
+
+func newAutoSim(capacity float64) (*sim, *simOrigin) {
+	s := newSim(3, AutoPolicy())
+	s.policy.Capacity, s.attack = 0, 0 // to be learned
+	s.end = 60 * time.Second
+	o := &simOrigin{capacity: capacity, health: 1}
+	s.add(originTick, o)
+	return s, o
+}
+
+// A proxy in front that is not trusted, or a load test: one address, nobody
+// keeps a cookie, twice what the origin can do. Without a limit it would be busy
+// all the time.
+func TestAutoGivesOneAddressAllThereIs(t *testing.T) {
+	for _, capacity := range []float64{100, 300, 2000} {
+		s, o := newAutoSim(capacity)
+		s.flood(int(2*capacity), forgetful(s, func(*host) {}))
+		s.run(s.end)
+		off := capacity * s.end.Seconds()
+		t.Logf("capacity %v: served %.1f %%, lost after admission %.1f %%", capacity, 100*o.served/off, 100*o.lost/off)
+		if o.served < 0.99*off {
+			t.Errorf("capacity %v: served %.0f, want what it serves without a limit, %.0f", capacity, o.served, off)
+		}
+		if d := s.zone.Stats(10, s.now()).Dominant; d == nil || d.Prefix.Addr() != simShared {
+			t.Errorf("capacity %v: got %+v, want the address that has all traffic", capacity, d)
+		}
+	}
+}
+
+// One abuser asks for ten times what all others do, and more than there is.
+func TestAutoProtectsTheOthers(t *testing.T) {
+	for name, attack := range map[string]func(s *sim) func() *host{
+		"no cookie":      func(s *sim) func() *host { return forgetful(s, func(*host) {}) },
+		"rotating looks": func(s *sim) func() *host { return forgetful(s, rotatingLooks(s)) },
+		"kept cookie":    func(s *sim) func() *host { return one(s.newHost(simShared)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, o := newAutoSim(200)
+			s.end = 120 * time.Second
+			for i := range 200 {
+				h := s.newHost(netip.AddrFrom4([4]byte{11, 0, byte(i), 1}))
+				s.add(time.Duration(s.random.Int64N(int64(30*time.Second))), &reader{host: h, in: newcomers})
+			}
+			s.flood(1000, attack(s))
+			s.run(20 * time.Second)
+			o.before -= s.score[newcomers].passed
+			s.score[newcomers] = simScore{}
+			served, lost := o.served, o.lost
+			s.run(s.end)
+			t.Logf("others %.2f %% of %d, attacker %.1f per s, served %.1f, lost %.1f per s", s.score[newcomers].percent(),
+				s.score[newcomers].asked, s.attackRate(), (o.served-served)/100, (o.lost-lost)/100)
+			if os.Getenv("RESETGUARD_SIM_LEVELS") != "" {
+				s.logLevels(t)
+			}
+			if got := s.score[newcomers].percent(); got < 99 {
+				t.Errorf("others: got %.2f %%, want 99", got)
+			}
+		})
+	}
+}
+
+// Without pressure nobody is refused, whatever comes.
+func TestAutoRefusesNobodyWithoutPressure(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		z := NewZone(Size{Identities: 16, Addresses: 16, Sites: 8, Bins: 64}, simStart)
+		policy, now := AutoPolicy(), simStart
+		for range rapid.IntRange(1, 300).Draw(t, "requests") {
+			r := drawRequest(t, now)
+			if d := z.Decide(&policy, &r, 0, now); !d.Allowed || d.RetryAfter != 0 || d.Status() != 200 {
+				t.Fatalf("got %+v", d)
+			}
+			now = now.Add(time.Duration(rapid.IntRange(-1000, 5000).Draw(t, "ms")) * time.Millisecond)
+		}
+	})
+}
+
+// A client's budget that the operator set binds in Auto too.
+func TestAutoKeepsTheClientsBudget(t *testing.T) {
+	policy := AutoPolicy()
+	policy.ClientRate, policy.ClientBurst = 10, 20
+	z, r := NewZone(Size{}, simStart), provenRequest(addrOf(1), 5, simStart)
+	for i := range 30 {
+		d := z.Decide(&policy, &r, 0, simStart)
+		if want := i < 20; d.Allowed != want {
+			t.Fatalf("request %d: got %+v, want allowed %v", i, d, want)
+		}
+	}
+}
+
+// drawRequest is anybody's request.
+func drawRequest(t *rapid.T, now time.Time) Request {
+	n := rapid.IntRange(0, 40).Draw(t, "who")
+	r := Request{Addr: addrOf(n % 7), Port: uint16(n * 1700), Look: uint64(n % 5)}
+	switch rapid.IntRange(0, 3).Draw(t, "as") {
+	case 1:
+		r.User = string(rune('a' + n))
+	case 2:
+		r.Token = Token{ID: uint64(n + 1), Issued: now, First: now, Stage: Kept, Home: true}
+	case 3:
+		r = provenRequest(r.Addr, uint64(n+1), now)
+	}
+	return r
+}
