@@ -252,15 +252,12 @@ func (c *call) unprovenTotal() bool {
 	if c.dec.Class == Known {
 		own, other = other, own
 	}
-	g := c.z.global
-	g.unprovenAsked.Add(1)
 	if takeAbove(own, vouchedReserve, c.cost, c.now) || takeAbove(other, borrowOther, c.cost, c.now) {
 		return true
 	}
 	if take(&c.leaf.vouched, c.cost, c.now) && take(own, c.cost, c.now) {
 		return true
 	}
-	g.unprovenRefused.Add(1)
 	return c.refuse(LevelUnproven, OverUnproven, waitFor(own, float64(c.cost), c.now))
 }
 
@@ -297,6 +294,10 @@ func (c *call) settle() {
 		return
 	}
 	c.z.bins.note(c.ownBin(), c.dec.Allowed && c.dec.Reason != Lent)
+	c.z.global.unprovenAsked.Add(1)
+	if c.dec.Level >= LevelUnproven {
+		c.z.global.unprovenRefused.Add(1)
+	}
 	if !c.dec.Allowed {
 		c.leaf.ports.refused(c.r.Port, c.now)
 	}

@@ -25,7 +25,7 @@ type global struct {
 	served   atomic.Int64 // units, 0 if nobody tells
 	asked    atomic.Int64 // requests
 	next     atomic.Int64 // when the next tick is due, nanoseconds of the zone's clock
-	// Requests that asked for some of what all unproven traffic shares.
+	// Unproven requests, and those of them refused for the sake of all.
 	unprovenAsked, unprovenRefused atomic.Int64
 
 	pinched atomic.Bool // a request within its address's share was refused
@@ -179,7 +179,10 @@ func (g *global) shareLocked(old *regime, now time.Time) float64 {
 func (g *global) limitLocked(p *Policy, r regime, pressure float64, now time.Time) {
 	retuneOrFree(&g.total, r.total, totalSeconds, now)
 	unproven := unprovenShare * r.total
-	if p.Capacity > 0 {
+	switch {
+	case p.Auto: // classes leave enough of the total for better ones
+		unproven = math.Inf(1)
+	case p.Capacity > 0:
 		unproven = unprovenShare * p.Capacity * max(leastShare, 1-pressure)
 	}
 	retuneOrFree(&g.known, knownPart*unproven, unprovenSeconds, now)
