@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Our cookie among others: found, preferred, stripped.
+
+package ratelimit
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFindCookie(t *testing.T) {
+	s, here, there := testSigner(t), addrOf(1), addrOf(1<<16)
+	text := func(id uint64, st Stage) string {
+		return s.Mint(Token{ID: id, Issued: simStart, First: simStart, Stage: st}, here)
+	}
+	kept, trusted := text(1, Kept), text(2, Trusted)
+	foreign := s.Mint(Token{ID: 3, Issued: simStart, First: simStart, Stage: Trusted}, there)
+	many := strings.Repeat("rg=x; ", maxCookies)
+	for _, tc := range []struct {
+		name  string
+		lines []string
+		id    uint64
+		err   error
+	}{
+		{"ok/none", nil, 0, nil},
+		{"ok/others only", []string{"a=b; c=d"}, 0, nil},
+		{"ok/alone", []string{"rg=" + kept}, 1, nil},
+		{"ok/among others", []string{"a=b;  rg=" + kept + " ;c=d"}, 1, nil},
+		{"ok/quoted", []string{`rg="` + kept + `"`}, 1, nil},
+		{"ok/on another line", []string{"a=b", "rg=" + kept}, 1, nil},
+		{"ok/the better one", []string{"rg=" + kept + "; rg=" + trusted}, 2, nil},
+		{"ok/the one at home", []string{"rg=" + foreign + "; rg=" + kept}, 1, nil},
+		{"ok/planted before", []string{"rg=x; rg=" + kept}, 1, ErrMalformed},
+		{"bad/other name", []string{"xrg=" + kept + "; rgx=" + kept}, 0, nil},
+		{"bad/too many", []string{many + "rg=" + kept}, 0, ErrMalformed},
+		{"bad/far behind", []string{strings.Repeat("a=b; ", 64<<10) + "rg=" + kept}, 0, nil},
+		{"bad/64 KiB", []string{"rg=" + strings.Repeat("A", 64<<10)}, 0, ErrMalformed},
+	} {
+		got, err := s.Find(tc.lines, PlainCookieName, here, simStart.Add(time.Second))
+		if got.ID != tc.id || !errors.Is(err, tc.err) {
+			t.Errorf("%s: got %d, %v, want %d, %v", tc.name, got.ID, err, tc.id, tc.err)
+		}
+	}
+}
+
+func TestStripCookie(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                              "",
+		"a=b":                           "a=b",
+		"__Host-rg=x":                   "",
+		"a=b; __Host-rg=x; c=d":         "a=b; c=d",
+		"__Host-rg=x; a=b":              "a=b",
+		"a=b;__Host-rg=x":               "a=b",
+		"a=__Host-rg":                   "a=__Host-rg",
+		"x__Host-rg=1; __Host-rgx=2":    "x__Host-rg=1; __Host-rgx=2",
+		"__Host-rg=x;__Host-rg=y; a=\"": "a=\"",
+	} {
+		if got := StripCookie(in, CookieName); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+// What is left has none of our cookies, and nothing is added.
+func FuzzStripCookie(f *testing.F) {
+	f.Add("a=b; rg=x; c=d")
+	s, addr := testSigner(f), addrOf(1)
+	f.Fuzz(func(t *testing.T, line string) {
+		got := StripCookie(line, PlainCookieName)
+		if len(got) > len(line) || StripCookie(got, PlainCookieName) != got {
+			t.Errorf("%q: got %q", line, got)
+		}
+		if tok, err := s.Find([]string{got}, PlainCookieName, addr, simStart); tok.ID != 0 || err != nil {
+			t.Errorf("%q: still finds %+v, %v", line, tok, err)
+		}
+		_, _ = s.Find([]string{line}, PlainCookieName, addr, simStart)
+	})
+}

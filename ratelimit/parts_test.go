@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The parts that decisions are made of: networks, clock, users, tables, ports.
+
+package ratelimit
+
+import (
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+func TestNetworks(t *testing.T) {
+	for _, tc := range []struct{ addr, leaf, home, widest string }{
+		{"192.0.2.77", "192.0.2.77/32", "192.0.2.0/24", "192.0.2.0/24"},
+		{"::ffff:192.0.2.77", "192.0.2.77/32", "192.0.2.0/24", "192.0.2.0/24"},
+		{"2001:db8:1:2345:6::7", "2001:db8:1:2345::/64", "2001:db8:1::/48", "2001:db8:1::/48"},
+		{"::1", "::/64", "::/48", "::/48"},
+	} {
+		addr := netip.MustParseAddr(tc.addr)
+		s := sitesOf(addr)
+		for _, c := range []struct{ got, want string }{
+			{leafOf(addr).prefix().String(), tc.leaf},
+			{homeOf(addr).prefix().String(), tc.home},
+			{s.net[s.n-1].prefix().String(), tc.widest},
+		} {
+			if c.got != c.want {
+				t.Errorf("%s: got %s, want %s", tc.addr, c.got, c.want)
+			}
+		}
+	}
+	if s := sitesOf(netip.MustParseAddr("2001:db8:1:2345::1")); s.net[0].prefix().String() != "2001:db8:1:2300::/56" {
+		t.Errorf("got %s, want the /56", s.net[0].prefix())
+	}
+	leafOf(netip.Addr{}) // must not panic: the address may be unknown
+}
+
+func TestClockNeverRunsBackwards(t *testing.T) {
+	c := clock{begin: simStart}
+	for _, step := range []struct {
+		name     string
+		at, want time.Duration
+	}{
+		{"begins", 0, 0},
+		{"goes on", 10 * time.Second, 10 * time.Second},
+		{"a late call", 9500 * time.Millisecond, 10 * time.Second},
+		{"and on", 11 * time.Second, 11 * time.Second},
+		{"put back", 5 * time.Second, 11 * time.Second},
+		{"goes on from there", 7 * time.Second, 13 * time.Second},
+		{"put back again", -time.Hour, 13 * time.Second},
+		{"goes on from there too", -time.Hour + time.Second, 14 * time.Second},
+	} {
+		if got := c.since(simStart.Add(step.at)); got != step.want {
+			t.Fatalf("%s: got %v, want %v", step.name, got, step.want)
+		}
+	}
+}
+
+func TestUsersAreCounted(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, tc := range []struct {
+		n    int
+		most float64 // relative error, three times the standard one
+	}{{0, 0}, {1, 0.01}, {10, 0.2}, {200, 0.15}, {500, 0.2}, {1000, 0.35}, {100_000, 1}} {
+		var u users
+		u.advance(1)
+		for range tc.n {
+			h := random.Uint64()
+			u.see(h)
+			u.see(h) // the same one again
+		}
+		got := u.count()
+		if off := math.Abs(got-float64(tc.n)) / max(1, float64(tc.n)); off > tc.most {
+			t.Errorf("%d users: got %.1f", tc.n, got)
+		}
+		if u.advance(2); u.count() != got {
+			t.Errorf("%d users an epoch later: got %.1f, want %.1f", tc.n, u.count(), got)
+		}
+		if u.advance(3); u.count() != 0 {
+			t.Errorf("%d users two epochs later: got %.1f, want 0", tc.n, u.count())
+		}
+	}
+}
+
+// Under pressure an address has at most twice the users that it had.
+func TestUsersAreBelievedSlowly(t *testing.T) {
+	l := leaf{count: 400, slow: 50}
+	for _, tc := range []struct{ prior, pressure, want float64 }{
+		{0, 0, 400}, {0, 1, 108}, {0, 0.5, 254}, {32, 1, 108}, {500, 0, 500},
+	} {
+		if got := l.believed(tc.prior, tc.pressure); got != tc.want {
+			t.Errorf("prior %v, pressure %v: got %v, want %v", tc.prior, tc.pressure, got, tc.want)
+		}
+	}
+}
+
+// one is a value with nothing but a bucket, as in the attack on caches of them.
+type oneBucket struct{ rate.Limiter }
+
+func (b *oneBucket) headroom(now time.Time) float64 { return fullness(&b.Limiter, now) }
+
+// Cycling through more keys than there is room for gives full buckets again and
+// again where the oldest key is forgotten. Here the waves run dry.
+func TestTableInheritsDebts(t *testing.T) {
+	tb := newTable[uint64, oneBucket](1<<10, 8)
+	random := secret{3, 5}
+	var waves [5]int
+	for wave := range waves {
+		for range 20 {
+			for key := range uint64(4096) {
+				hash := random.sum(key, 0)
+				mu := tb.lock(hash)
+				b, from := tb.claimLocked(hash, key, simStart)
+				if from == fresh {
+					fill(&b.Limiter, 1, 20)
+				}
+				if b.AllowN(simStart, unit) {
+					waves[wave]++
+				}
+				mu.Unlock()
+			}
+		}
+	}
+	t.Logf("admitted of %d in each wave: %v", 20*4096, waves)
+	if total := len(tb.slots) * 20; waves[0]+waves[1]+waves[2] > total || waves[4] != 0 {
+		t.Errorf("got %v, want at most %d, and 0 at last", waves, total)
+	}
+}
+
+// A key in use stays while others come and go.
+func TestTableKeepsTheIndebted(t *testing.T) {
+	tb := newTable[uint64, oneBucket](8, 8)
+	b, _ := tb.claimLocked(0, 1, simStart)
+	fill(&b.Limiter, 1, 20)
+	take(&b.Limiter, 15*unit, simStart)
+	for key := uint64(2); key < 100; key++ {
+		if o, from := tb.claimLocked(0, key, simStart); from == fresh {
+			fill(&o.Limiter, 1, 20)
+		}
+	}
+	if b, from := tb.claimLocked(0, 1, simStart); from != found || fullness(&b.Limiter, simStart) != 0.25 {
+		t.Errorf("got origin %d", from)
+	}
+}
+
+func TestPortWatch(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	for name, tc := range map[string]struct {
+		port func() uint16
+		want bool
+	}{
+		"eight blocks": {func() uint16 { return uint16(4096*(1+random.IntN(8)) + random.IntN(128)) }, true},
+		"random ports": {func() uint16 { return uint16(1024 + random.IntN(64000)) }, false},
+		"unknown":      {func() uint16 { return 0 }, false},
+	} {
+		var w portWatch
+		for range 4 * portSample {
+			w.refused(tc.port(), simStart)
+		}
+		if got := w.tells(5000, simStart); got != tc.want {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+		if w.tells(5000, simStart.Add(2*portMemory)) {
+			t.Errorf("%s: remembered too long", name)
+		}
+	}
+}
+
+func TestTotalAt(t *testing.T) {
+	for _, tc := range []struct{ flow, capacity, pressure, want float64 }{
+		{1000, 1000, 0, math.Inf(1)},
+		{1000, 1000, 1, 905},
+		{0, 1000, 1, 150},
+		{0, 0, 1, 1},
+		{1000, 1000, 0.62, 1000 * (1.15 - 0.155 + 0.005/0.62)},
+	} {
+		if got := totalAt(tc.flow, tc.capacity, tc.pressure); math.Abs(got-tc.want) > 1e-6 {
+			t.Errorf("%+v: got %v", tc, got)
+		}
+	}
+}
