@@ -186,8 +186,6 @@ type call struct {
 	cost     int
 	leaf     *leaf
 	leafHash uint64
-	tick     bool
-	binHash  uint64
 	dec      Decision
 }
 

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The specification's attacks, other than those of the simulator.
+
+package ratelimit
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// visit asks as a browser does that keeps its cookie.
+func visit(z *Zone, p *Policy, r *Request, now time.Time) Decision {
+	d := z.Decide(p, r, 0, now)
+	if t, ok := z.Issue(p, r, d, 0, now); ok {
+		t.Home = true
+		r.Token = t
+	}
+	return d
+}
+
+func TestNewcomersBecomeProven(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	r := Request{Addr: addrOf(1)}
+	for _, step := range []struct {
+		at    time.Duration
+		class Class
+		stage Stage
+	}{
+		{0, Unknown, Given},
+		{5 * time.Second, Known, Given},
+		{10 * time.Second, Known, Kept},
+		{15 * time.Second, Known, Kept},
+		{20 * time.Second, Known, Trusted},
+		{21 * time.Second, Proven, Trusted},
+	} {
+		d := visit(z, &p, &r, simStart.Add(step.at))
+		if d.Class != step.class || r.Token.Stage != step.stage {
+			t.Fatalf("at %v: got %v, stage %d, want %v, %d", step.at, d.Class, r.Token.Stage, step.class, step.stage)
+		}
+	}
+}
+
+// promoteAll brings as many tokens as it can to being proven.
+func promoteAll(z *Zone, p *Policy, n int, addr func(i int) netip.Addr) int {
+	proven, now := 0, simStart.Add(30*time.Second)
+	for i := range n {
+		r := Request{Addr: addr(i), Token: Token{ID: uint64(i + 1), Issued: simStart, First: simStart, Stage: Kept, Home: true}}
+		if visit(z, p, &r, now); r.Token.Stage == Trusted {
+			proven++
+		}
+	}
+	return proven
+}
+
+func TestFarmingIsBounded(t *testing.T) {
+	p := DefaultPolicy()
+	for name, tc := range map[string]struct {
+		addr func(i int) netip.Addr
+		most int
+	}{
+		"one address": {func(int) netip.Addr { return addrOf(1) }, promoteBurst},
+		"one /24":     {func(i int) netip.Addr { return addrOf(i % 256) }, sitePromotions * promoteBurst},
+		"one /56":     {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 7: byte(i), 15: 1}) }, sitePromotions * promoteBurst},
+		"everywhere":  {func(i int) netip.Addr { return addrOf(i << 8) }, globalPromoteBurst},
+	} {
+		z := newSeededZone(Size{}, [32]byte{9}, simStart)
+		if got := promoteAll(z, &p, 5000, tc.addr); got > tc.most || got == 0 {
+			t.Errorf("%s: got %d proven at once, want 1 to %d", name, got, tc.most)
+		}
+	}
+}
+
+// A token that is shown again and again does not use up others' credits.
+func TestReplayedTokensCostNoCredits(t *testing.T) {
+	z, p, now := smallZone(), DefaultPolicy(), simStart.Add(30*time.Second)
+	kept := Token{ID: 5, Issued: simStart, First: simStart, Stage: Kept, Home: true}
+	for range 5 * promoteBurst {
+		r := Request{Addr: addrOf(1), Token: kept}
+		visit(z, &p, &r, now)
+	}
+	r := Request{Addr: addrOf(1), Token: Token{ID: 6, Issued: simStart, First: simStart, Stage: Kept, Home: true}}
+	if visit(z, &p, &r, now); r.Token.Stage != Trusted {
+		t.Errorf("another token: got stage %d, want it proven", r.Token.Stage)
+	}
+}
+
+// One token used from many addresses has one budget where it is proven, and is
+// one of the unproven anywhere else.
+func TestSharedTokens(t *testing.T) {
+	z, p := newSeededZone(Size{}, [32]byte{}, simStart), DefaultPolicy()
+	passed := 0
+	for i := range 1000 {
+		r := provenRequest(addrOf(i%256), 5, simStart)
+		if z.Decide(&p, &r, 0, simStart).Allowed {
+			passed++
+		}
+	}
+	if passed != DefaultClientBurst {
+		t.Errorf("at home: got %d at once, want %d", passed, DefaultClientBurst)
+	}
+	r := provenRequest(addrOf(1<<16), 5, simStart)
+	r.Token.Home = false
+	if d := z.Decide(&p, &r, 0, simStart); d.Class != Known {
+		t.Errorf("elsewhere: got %v, want %v", d.Class, Known)
+	}
+}
+
+func TestMovedTokens(t *testing.T) {
+	p := DefaultPolicy()
+	for name, tc := range map[string]struct {
+		known time.Duration
+		stage Stage
+	}{
+		"older ones roam":    {2 * time.Hour, Trusted},
+		"young ones wait":    {time.Minute, Kept},
+		"and at first proof": {time.Hour - time.Second, Kept},
+	} {
+		z, r := smallZone(), provenRequest(addrOf(1), 5, simStart)
+		r.Token.First, r.Token.Home = simStart.Add(-tc.known), false
+		if visit(z, &p, &r, simStart); r.Token.Stage != tc.stage {
+			t.Errorf("%s: got stage %d, want %d", name, r.Token.Stage, tc.stage)
+		}
+	}
+}
+
+// Stolen or stashed tokens that roam are bounded at each address.
+func TestRoamingIsBounded(t *testing.T) {
+	z, p, proven := newSeededZone(Size{}, [32]byte{}, simStart), DefaultPolicy(), 0
+	for i := range 500 {
+		r := provenRequest(addrOf(1), uint64(i+1), simStart)
+		r.Token.Home = false
+		if visit(z, &p, &r, simStart); r.Token.Home && r.Token.Stage == Trusted {
+			proven++
+		}
+	}
+	if proven > roamBurst {
+		t.Errorf("got %d, want at most %d", proven, roamBurst)
+	}
+}
+
+// Steps of the clock give nobody more than a bucket.
+func TestClockStepsGiveNothing(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	r, passed := provenRequest(addrOf(1), 5, simStart), 0
+	for i := range 5000 {
+		now := simStart.Add(time.Duration(i%2) * -time.Hour) // back and forth
+		if z.Decide(&p, &r, 0, now).Allowed {
+			passed++
+		}
+	}
+	// Time goes on by the hours that it seems to have been.
+	bound := DefaultClientBurst + int(DefaultClientRate*z.clock.since(simStart).Seconds())
+	if passed > bound {
+		t.Errorf("got %d, want at most %d", passed, bound)
+	}
+}
+
+// A flood of cookies displaces no identity, for only proven ones are remembered.
+func TestCookieFloodsDisplaceNobody(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	victim := provenRequest(addrOf(1), 1<<40, simStart)
+	for z.Decide(&p, &victim, 0, simStart).Allowed {
+	}
+	for i := range 10_000 {
+		r := Request{Addr: addrOf(2), Token: Token{ID: uint64(i + 1), Issued: simStart, First: simStart, Home: true}}
+		z.Decide(&p, &r, 0, simStart)
+	}
+	if d := z.Decide(&p, &victim, 0, simStart); d.Allowed {
+		t.Error("the bucket was reset")
+	}
+	seen := 0
+	z.identities.each(func(identityKey, *identity) { seen++ })
+	if seen != 1 {
+		t.Errorf("got %d identities, want 1", seen)
+	}
+}
+
+// Cycling through addresses gives an end of full buckets.
+func TestAddressCyclingRunsDry(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	p.Unproven = 20
+	waves := [5]int{}
+	for wave := range waves {
+		for i := range 20_000 {
+			r := Request{Addr: addrOf(i % 4096 << 8), Look: uint64(i)}
+			if z.Decide(&p, &r, 0, simStart).Allowed {
+				waves[wave]++
+			}
+		}
+	}
+	t.Logf("admitted in each wave: %v", waves)
+	if waves[4] > waves[0]/100 {
+		t.Errorf("got %v, want nothing at last", waves)
+	}
+}
+
+// Set targeting needs to know which keys share a set: two zones do not agree.
+func TestSetsAreUnpredictable(t *testing.T) {
+	a, b := NewZone(Size{Addresses: 1 << 10}, simStart), NewZone(Size{Addresses: 1 << 10}, simStart)
+	same := 0
+	for i := range 1000 {
+		n := leafOf(addrOf(i))
+		if a.secret.network(n)%256 == b.secret.network(n)%256 {
+			same++
+		}
+	}
+	if same > 50 {
+		t.Errorf("got %d of 1000 in the same set, want about 4", same)
+	}
+}
+
+// With no cookies, bots included, there are no tokens.
+func TestCookiesOff(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	p.CookieLifetime = 0
+	r := Request{Addr: addrOf(1)}
+	if d := visit(z, &p, &r, simStart); d.Offer || r.Token.ID != 0 {
+		t.Errorf("got %+v, %+v", d, r.Token)
+	}
+}
