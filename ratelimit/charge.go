@@ -192,11 +192,10 @@ func (c *call) unprovenOwn() *rate.Limiter {
 
 // ownBin is that of the token, or of the look of what has none.
 func (c *call) ownBin() uint64 {
-	by := c.r.Look
 	if c.dec.Class == Known {
-		by = c.r.Token.ID
+		return c.hashBin(c.z.secret.sum(c.r.Token.ID, 5)%knownBins, uint64(Known))
 	}
-	return c.hashBin(c.z.secret.sum(by, 5)%bins, uint64(c.dec.Class))
+	return c.hashBin(c.z.secret.sum(c.r.Look, 5)%unknownBins, uint64(Unknown))
 }
 
 func (c *call) hashBin(k, kind uint64) uint64 { return c.z.secret.sum(c.leafHash^k, 16+kind) }

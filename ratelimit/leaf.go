@@ -43,9 +43,11 @@ const (
 	// provenSeconds and unprovenSeconds are how long a pool lasts that nobody
 	// fills: pages come in bursts.
 	provenSeconds, unprovenSeconds = 3, 4
-	// bins of a pool, and how many of them may be busy at once before they
-	// become the tighter limit.
-	bins, busyBins = 64, 8
+	// The bins of an address's pools. A newcomer shares that of an abuser's token
+	// with a chance of 1 in 256; looks are fewer than tokens.
+	knownBins, unknownBins = 256, 64
+	// busyBins at once use up the pool.
+	busyBins = 8
 	// binBurst is the least that a bin holds: a page's first requests.
 	binBurst = 10
 )

@@ -92,6 +92,29 @@ func scenarios() []scenario {
 	}
 }
 
+// TestSimAlone is what the specification does not ask for: newcomers at addresses
+// of their own, for whom nobody vouches, while a botnet floods.
+func TestSimAlone(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		tokens int
+		least  float64
+	}{{"S7 without cookies", 0, 50}, {"S7b rotating tokens", 8, 3}} {
+		s := newSim(simSeed(), DefaultPolicy())
+		s.end = s.attack + simAttack()
+		s.people(simShared, simProven, 0)
+		for i := range simNewcomers {
+			s.people(netip.AddrFrom4([4]byte{13, 0, byte(i), 1}), 0, 1)
+		}
+		s.flood(3000, bots(s, tc.tokens))
+		s.run(s.end)
+		t.Logf("%-25s %s", tc.name, s)
+		if s.score[provenPeople].percent() < 99 || s.score[newcomers].percent() < tc.least {
+			t.Errorf("%s: got %s", tc.name, s)
+		}
+	}
+}
+
 // blockedPorts is a carrier that gives out blocks; the abuser has eight.
 func blockedPorts(s *sim) {
 	s.useBlocks()
@@ -141,20 +164,24 @@ func rotatingSubnets(s *sim) {
 func botnet(tokens int) func(s *sim) {
 	return func(s *sim) {
 		s.people(simShared, simProven, simNewcomers)
-		hosts := make([]*host, 2000*max(1, tokens))
-		for i := range hosts {
-			bot := i % 2000
-			hosts[i] = s.newHost(netip.AddrFrom4([4]byte{100, byte(bot >> 8), byte(bot), 9}))
+		s.flood(3000, bots(s, tokens))
+	}
+}
+
+func bots(s *sim, tokens int) func() *host {
+	hosts := make([]*host, 2000*max(1, tokens))
+	for i := range hosts {
+		bot := i % 2000
+		hosts[i] = s.newHost(netip.AddrFrom4([4]byte{100, byte(bot >> 8), byte(bot), 9}))
+	}
+	i := 0
+	return func() *host {
+		i++
+		h := hosts[i%len(hosts)]
+		if tokens == 0 {
+			h.token = Token{}
 		}
-		i := 0
-		s.flood(3000, func() *host {
-			i++
-			h := hosts[i%len(hosts)]
-			if tokens == 0 {
-				h.token = Token{}
-			}
-			return h
-		})
+		return h
 	}
 }
 

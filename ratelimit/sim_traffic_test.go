@@ -134,6 +134,15 @@ func (s *sim) look() uint64 {
 	return 1 + s.random.Uint64N(simLooks-1)
 }
 
+// stratifiedLook gives 8 of each 100 newcomers the commonest look, so that few of
+// them are a fair sample.
+func stratifiedLook(i int) uint64 {
+	if share := int(100 * simCommonLook); i*share%100 < share {
+		return 0
+	}
+	return 1 + uint64(i)%(simLooks-1)
+}
+
 // useBlocks gives every host a block of ports of its own, as carriers do.
 func (s *sim) useBlocks() {
 	s.blocks = s.random.Perm(504)
@@ -192,25 +201,28 @@ func (s *sim) people(addr netip.Addr, proven, fresh int) {
 		h.token = Token{ID: s.zone.newID(), Issued: simStart, First: first, Stage: Trusted, Home: true}
 		s.add(time.Duration(s.random.Int64N(int64(30*time.Second))), &reader{host: h, in: provenPeople})
 	}
-	for range fresh {
+	for i := range fresh {
 		at := s.attack + time.Duration(s.random.Int64N(int64(s.end-s.attack)))
-		s.add(at, &reader{host: s.newHost(addr), in: newcomers})
+		h := s.newHost(addr)
+		h.look = stratifiedLook(i)
+		s.add(at, &reader{host: h, in: newcomers})
 	}
 }
 
-// flood sends requests at an even rate, each from whom next tells.
+// flood sends requests at random times, each from whom next tells. At even times
+// it would always be there first when a bucket has refilled.
 type flood struct {
-	every time.Duration
+	every float64 // nanoseconds, on average
 	next  func() *host
 }
 
 func (f *flood) act(s *sim) time.Duration {
 	s.ask(f.next(), attackers)
-	return f.every
+	return max(1, time.Duration(f.every*s.random.ExpFloat64()))
 }
 
 func (s *sim) flood(perSecond int, next func() *host) {
-	s.add(s.attack, &flood{time.Second / time.Duration(perSecond), next})
+	s.add(s.attack, &flood{float64(time.Second) / float64(perSecond), next})
 }
 
 // farmer keeps one token until it is proven.
