@@ -99,7 +99,7 @@ func TestSimAlone(t *testing.T) {
 		name   string
 		tokens int
 		least  float64
-	}{{"S7 without cookies", 0, 50}, {"S7b rotating tokens", 8, 3}} {
+	}{{"S7 without cookies", 0, 40}, {"S7b rotating tokens", 8, 3}} {
 		s := newSim(simSeed(), DefaultPolicy())
 		s.end = s.attack + simAttack()
 		s.people(simShared, simProven, 0)
