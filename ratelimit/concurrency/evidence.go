@@ -4,20 +4,9 @@
 
 package concurrency
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 const (
-	// errorShare of the answers being signs of overload is evidence.
-	errorShare = 0.02
-	// fewestErrors keeps one timeout among thirty requests from being evidence.
-	fewestErrors = 5
-	// evidenceLasts is how long it takes to be sure that an overload is over.
-	evidenceLasts = 10 * time.Second
-	// errorSpan is the time that errors are counted over: half of it at least.
-	errorSpan = 10 * time.Second
 	// slowFactor is how many times the unloaded time is evidence, if it is more
 	// than leastSlow.
 	slowFactor = 3
@@ -25,10 +14,16 @@ const (
 	// slowestUnloaded is how many times the unloaded time answers may take without
 	// anything waiting.
 	slowestUnloaded = 1.6
-	// timeMemory is over how many answers their time is averaged.
-	timeMemory = 8
+	// errorShare of the answers being signs of overload is evidence.
+	errorShare = 0.02
+	// fewestErrors keeps one timeout among thirty requests from being evidence.
+	fewestErrors = 5
+	// errorSpan is the time that errors are counted over: half of it at least.
+	errorSpan = 10 * time.Second
 	// hintEvery is how often errors alone may lower the limit.
 	hintEvery = 250 * time.Millisecond
+	// evidenceLasts is how long it takes to be sure that an overload is over.
+	evidenceLasts = 10 * time.Second
 )
 
 // evidence remembers signs of overload. Times are since the limiter's start.
@@ -38,48 +33,52 @@ type evidence struct {
 	half                time.Duration
 	hinted              time.Duration
 	until               time.Duration // holds until then; 0: never held
-	time                float64       // logarithm of what answers take just now
-	line                float64       // and of how much has come since they began
-	rate                float64       // and of how many come in a nanosecond
+	recent              recent
 }
 
-// slow takes in the time of an answer and notes if answers take so long that
-// this is evidence by itself, or will when those come that now stand in line:
-// inflight of them. base is the logarithm of the unloaded time. It tells whether
-// answers take far longer than that, evidence or not.
-func (e *evidence) slow(s sample, base, inflight float64, t time.Duration) bool {
-	if base == 0 {
+// recent is moving averages over the last few answers.
+type recent struct {
+	time  float64 // what they took
+	began float64 // how many were in flight when they began
+	now   float64 // and when they ended
+}
+
+func (r *recent) add(s sample, inflight, memory float64) {
+	if r.began == 0 {
+		*r = recent{s.time, s.inflight, inflight}
+		return
+	}
+	r.time += (s.time - r.time) / memory
+	r.began += (s.inflight - r.began) / memory
+	r.now += (inflight - r.now) / memory
+}
+
+// slow takes in an answer and notes if answers take so long that this is evidence
+// by itself, or will when those come that now stand in line. It tells whether
+// answers take far longer than without load, evidence or not.
+func (e *evidence) slow(s sample, inflight float64, k *knee) bool {
+	if k.base == 0 {
 		return false
 	}
-	took, began := math.Log(float64(max(s.ttfb, 1))), math.Log(float64(s.inflight))
-	if e.time == 0 {
-		e.time, e.rate = base, began-took
+	r := &e.recent
+	r.add(s, inflight, k.memory())
+	expected := r.time
+	if r.time > slowestUnloaded*k.base {
+		expected *= max(1, r.now/r.began)
 	}
-	e.time += (took - e.time) / timeMemory
-	e.rate += (began - took - e.rate) / timeMemory
-	e.line += (math.Log(max(inflight, 1)) - began - e.line) / timeMemory
-	expected := e.time
-	if e.time > base+math.Log(slowestUnloaded) {
-		expected += max(e.line, 0)
-	}
-	if expected < base+math.Log(slowFactor) {
-		return false
-	}
-	if expected > math.Log(float64(leastSlow)) {
+	return expected > slowFactor*k.base
+}
+
+// note holds what slow has told against the least time that matters.
+func (e *evidence) note(t time.Duration) {
+	if r := &e.recent; r.time*max(1, r.now/r.began) > float64(leastSlow) {
 		e.until = t + evidenceLasts
 	}
-	return true
 }
 
 // count adds an outcome. It tells whether the limit is to be lowered for it.
 func (e *evidence) count(overload bool, t time.Duration) (hint bool) {
-	if t-e.half >= errorSpan/2 {
-		e.pastErrors, e.pastAll = e.errors, e.all
-		if t-e.half >= errorSpan {
-			e.pastErrors, e.pastAll = 0, 0
-		}
-		e.errors, e.all, e.half = 0, 0, t
-	}
+	e.advance(t)
 	e.all++
 	if !overload {
 		return false
@@ -95,6 +94,17 @@ func (e *evidence) count(overload bool, t time.Duration) (hint bool) {
 	}
 	e.hinted = t
 	return true
+}
+
+func (e *evidence) advance(t time.Duration) {
+	if t-e.half < errorSpan/2 {
+		return
+	}
+	e.pastErrors, e.pastAll = e.errors, e.all
+	if t-e.half >= errorSpan {
+		e.pastErrors, e.pastAll = 0, 0
+	}
+	e.errors, e.all, e.half = 0, 0, t
 }
 
 // judge takes in an estimate: while there is more demand than the limit, it is

@@ -8,7 +8,6 @@
 package concurrency
 
 import (
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,32 +90,42 @@ func (p Permit) Done(ttfb time.Duration, outcome Outcome, now time.Time) {
 	}
 	l.inflight.Add(-1)
 	if outcome != Ignored {
-		l.learn(sample{ttfb: ttfb, began: p.began, inflight: p.inflight}, outcome, now.Sub(l.start))
+		l.learn(p, ttfb, outcome, now.Sub(l.start))
 	}
 	for _, g := range *l.gates.Load() {
 		g.Wake()
 	}
 }
 
-func (l *Limiter) learn(s sample, outcome Outcome, t time.Duration) {
+func (l *Limiter) learn(p Permit, ttfb time.Duration, outcome Outcome, t time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.evidence.count(outcome == Overload, t) {
 		l.knee.hint(t)
 	}
 	if outcome == OK {
-		inflight := float64(l.inflight.Load())
-		if e := &l.evidence; e.slow(s, l.knee.base, inflight, t) {
-			l.knee.lowerTo(slack*math.Exp(e.rate+l.knee.base), e.time, t)
-		}
-		if l.knee.add(s, t) {
-			l.knee.update(inflight, l.refused.Swap(false), t)
-			l.evidence.judge(l.knee.crowded, t)
-		}
+		s := sample{time: float64(max(ttfb, 1)), began: p.began, inflight: float64(p.inflight)}
+		l.learnTimeLocked(s, t)
 	}
 	l.limit.Store(int64(l.knee.limit))
 	l.inForce.Store(int64(l.knee.inForce()))
 	l.engaged.Store(l.evidence.holds(t))
+}
+
+func (l *Limiter) learnTimeLocked(s sample, t time.Duration) {
+	k, e := &l.knee, &l.evidence
+	if k.base > 0 {
+		s.time = min(s.time, outlier*k.base)
+	}
+	inflight := float64(l.inflight.Load())
+	if e.slow(s, inflight, k) {
+		e.note(t)
+		k.lower(e.recent.began, e.recent.time, 2*k.memory(), t)
+	}
+	if k.add(s, inflight, t) {
+		k.update(inflight, l.refused.Swap(false), t)
+		e.judge(k.crowded, t)
+	}
 }
 
 // SetPressure tells what the origin itself, or this host, says of its load: 0 is

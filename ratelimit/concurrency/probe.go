@@ -11,78 +11,105 @@ import (
 )
 
 const (
-	// probeEvery is the time between probes while the limit keeps requests away.
-	probeEvery = 3 * time.Second
-	// rarestProbe is the time between them when they find nothing new.
-	rarestProbe = 15 * time.Second
-	// lasting is how long the limit must have kept requests away: a burst that
-	// the queue takes in would not all fit in if there were half the places.
-	lasting    = time.Second
+	// probeShare of the limit is left during a probe. Times slack, it is below 1:
+	// at the right limit, nothing waits during a probe.
 	probeShare = 0.45
-	mostProbed = 50 // samples
-	longestTry = time.Second
+	// probeEvery is the time between probes while the limit keeps requests away,
+	// rarestProbe the same when they find nothing new.
+	probeEvery  = 3 * time.Second
+	rarestProbe = 15 * time.Second
 	// moved is how far the limit may go, as a logarithm, before a probe is due,
 	// promptProbe after the last.
 	moved       = 0.15
 	promptProbe = time.Second
+	// lasting is how long the limit must have kept requests away: a burst that
+	// the queue takes in would not all fit in if there were half the places.
+	lasting    = time.Second
+	longestTry = time.Second
 )
 
 // probe is one that is under way, or the time of the next.
 type probe struct {
-	on       bool
+	on       bool // the limit is lowered
 	limit    float64
+	began    time.Duration
 	wanted   float64 // samples
 	window   window
 	until    time.Duration
+	watching bool          // the limit holds again, but not all have ended
+	closed   time.Duration // when that was
+	left     float64       // how many had not ended then
 	next     time.Duration
 	interval time.Duration
 	ended    time.Duration
 	at       float64 // the limit then
 }
 
+func (k *knee) wantsProbe(inflight float64, t time.Duration) bool {
+	p := &k.probe
+	if math.Abs(math.Log(k.limit/p.at)) > moved {
+		p.next = min(p.next, p.ended+promptProbe)
+	}
+	return !p.watching && t-k.calm > lasting && t >= p.next && inflight <= 1.25*k.limit+1
+}
+
 func (k *knee) beginProbe(t time.Duration) {
 	p := &k.probe
 	limit := max(2, math.Floor(probeShare*k.limit))
-	patience := 4 * time.Duration(math.Exp(k.window.latest(k.base)))
+	wanted := max(float64(enough(k.spread)), min(limit, 5*fewestSamples))
 	*p = probe{
-		on: true, limit: limit, interval: p.interval, at: p.at,
-		wanted: min(max(fewestSamples, limit), mostProbed),
-		window: window{start: t}, until: t + max(longestTry, patience),
+		on: true, limit: limit, wanted: wanted, began: t,
+		until:    t + max(longestTry, time.Duration(4*k.base)),
+		interval: p.interval, at: p.at,
 	}
 }
 
-// add takes in a sample. It tells whether the probe is over.
-func (p *probe) add(s sample, t time.Duration) bool {
-	if s.began >= p.window.start && float64(s.inflight) <= p.limit {
-		p.window.add(s, t)
+// add takes in a sample, and how many are in flight now. It tells whether the
+// probe is over. When enough have ended, the limit is raised again, but those that
+// are still in flight are waited for: the first to end are the fast ones.
+func (p *probe) add(s sample, inflight float64, t time.Duration) bool {
+	if p.watching && s.began >= p.closed {
+		return t >= p.until
 	}
-	return p.window.n >= p.wanted || t >= p.until
+	if s.began >= p.began && s.inflight <= p.limit {
+		p.window.add(s)
+	}
+	if p.watching {
+		p.left--
+	} else if p.window.n >= p.wanted || t >= p.until {
+		p.on, p.watching, p.closed, p.left = false, true, t, inflight
+		p.until = max(p.until, t+longestTry)
+	}
+	return p.watching && (p.left <= 0 || t >= p.until)
 }
 
 // endProbe takes over what the probe has measured. A limit that was lowered for
 // slow answers which are as slow with half as many in flight is raised again.
 func (k *knee) endProbe(t time.Duration) {
-	w := k.probe.window
 	p := &k.probe
-	p.on, p.ended, p.at = false, t, k.limit
+	w := p.window
+	p.on, p.watching, p.ended, p.at = false, false, t, k.limit
 	p.interval = min(max(2*p.interval, probeEvery), rarestProbe)
-	k.window = window{start: t}
 	if w.n < fewestSamples {
 		p.next = t + probeEvery // nothing learnt: nobody enforces the limit
 		return
 	}
-	found := w.mean()
-	change := found - k.base
-	if math.Abs(change) > 0.3 {
-		p.interval = probeEvery
-	} else if math.Abs(change) < 0.1 {
-		change /= 2 // chance, mostly
-	}
-	k.base += change
-	k.limit = clamp(k.limit * math.Exp(min(change, 0.4)))
-	if k.cut.from > 0 && found > k.cut.time+math.Log(0.8) {
+	k.learnBase(&w)
+	if k.cut.from > 0 && w.time() > 0.8*k.cut.time {
 		k.limit = max(k.limit, k.cut.from)
 	}
 	k.cut, p.at = cut{}, k.limit
 	p.next = t + p.interval
+}
+
+// learnBase takes a probe's time for the unloaded one, and moves the limit with it.
+func (k *knee) learnBase(w *window) {
+	change, chance := math.Log(w.time()/k.base), 2*max(w.spread(), k.spread)/math.Sqrt(w.n)
+	if math.Abs(change) > max(0.3, chance) {
+		k.probe.interval = probeEvery
+	} else if math.Abs(change) < max(0.1, chance) {
+		change /= 2
+	}
+	k.base *= math.Exp(change)
+	k.limit = clamp(k.limit * math.Exp(min(change, 0.4)))
 }

@@ -7,7 +7,6 @@ package concurrency
 
 import (
 	"container/heap"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -19,6 +18,7 @@ type site struct {
 	workers int // of each origin
 	service func(*rand.Rand) time.Duration
 	mean    time.Duration // of service
+	spread  bool          // cheap and expensive requests
 }
 
 var fastSite = site{
@@ -33,6 +33,17 @@ var slowSite = site{
 	service: func(*rand.Rand) time.Duration { return 100 * time.Millisecond },
 }
 
+// mixedSite has cheap and expensive requests.
+var mixedSite = site{
+	name: "32 x mixed", workers: 32, mean: 25 * time.Millisecond, spread: true,
+	service: func(r *rand.Rand) time.Duration {
+		if r.Float64() < 0.9 {
+			return time.Duration(r.ExpFloat64() * float64(10*time.Millisecond))
+		}
+		return time.Duration(r.ExpFloat64() * float64(160*time.Millisecond))
+	},
+}
+
 const simOrigins = 3
 
 // capacity is what the origins answer in a second.
@@ -45,8 +56,11 @@ type phase struct {
 	load     float64       // offered, as a multiple of the whole capacity
 	capacity float64       // of the origins, as a share; 0: 1
 	drift    time.Duration // added to each answer at the phase's end, growing from what it was
+	settling time.Duration // longer than usual
 	burst    func(t time.Duration) float64
 }
+
+func (p phase) settled() time.Duration { return max(p.settling, settling) }
 
 func (p phase) share() float64 {
 	if p.capacity == 0 {
@@ -102,14 +116,12 @@ func (t *tallies) p99() time.Duration {
 func (t *tallies) goodput() float64 { return float64(t.good) / t.possible }
 
 type simRequest struct {
-	class    Class
-	arrived  time.Duration
-	phase    *tallies
-	waiter   *waiter
-	origin   int
-	sent     time.Duration
-	done     func(time.Duration, time.Time)
-	finished bool
+	class   Class
+	arrived time.Duration
+	phase   *tallies
+	origin  int
+	sent    time.Duration
+	done    func(time.Duration, time.Time)
 }
 
 type event struct {
@@ -140,25 +152,20 @@ type simOrigin struct {
 
 type simulation struct {
 	simCase
-	random            *rand.Rand
-	start             time.Time
-	now               time.Duration
-	seq               int
-	events            events
-	gate              *Gate
-	guards            []limiterUnderTest
-	origins           [simOrigins]simOrigin
-	granted           chan answer
-	waiting           map[*waiter]*simRequest
-	drift             func(time.Duration) time.Duration
-	results           []*tallies
-	current           *tallies
-	answers, refusals int
+	random  *rand.Rand
+	start   time.Time
+	now     time.Duration
+	seq     int
+	events  events
+	gate    *Gate
+	guards  []limiterUnderTest
+	origins [simOrigins]simOrigin
+	granted chan answer
+	waiting map[*waiter]*simRequest
+	drift   func(time.Duration) time.Duration
+	results []*tallies
+	current *tallies
 }
-
-var traceHook func(*simulation)
-
-func expf(x float64) float64 { return math.Exp(x) }
 
 // run plays all phases.
 func (c simCase) run() []*tallies {
@@ -178,9 +185,6 @@ func (c simCase) run() []*tallies {
 	for _, p := range c.phases {
 		s.schedule(p, from, drift)
 		from, drift = from+p.length, p.drift
-	}
-	if traceHook != nil {
-		traceHook(s)
 	}
 	s.at(from, func() { s.current = &tallies{began: from} })
 	s.loop(from + inTime)
@@ -210,7 +214,7 @@ func (s *simulation) loop(end time.Duration) {
 
 // schedule makes a phase happen.
 func (s *simulation) schedule(p phase, from, drift time.Duration) {
-	judged := max(p.length-settling, 0)
+	judged := max(p.length-p.settled(), 0)
 	workers := int(float64(s.site.workers)*p.share() + 0.5)
 	possible := s.site.capacity() * judged.Seconds() * float64(workers) / float64(s.site.workers)
 	result := &tallies{phase: p, possible: possible, began: from}
@@ -253,7 +257,7 @@ func (s *simulation) arrive(result *tallies, from time.Duration) {
 	if s.random.Float64() < s.critical {
 		r.class = Critical
 	}
-	if s.now-from < settling {
+	if s.now-from < result.phase.settled() {
 		r.phase = &tallies{} // not judged, but for refusals
 	} else {
 		result.offered++
@@ -282,7 +286,6 @@ func (s *simulation) arrive(result *tallies, from time.Duration) {
 func (s *simulation) refuse(w *waiter, result *tallies) {
 	delete(s.waiting, w)
 	result.refused++
-	s.refusals++
 }
 
 // settle serves those whose waiting has ended.
@@ -296,7 +299,6 @@ func (s *simulation) settle(result *tallies) {
 			s.send(r)
 		} else {
 			result.refused++
-			s.refusals++
 		}
 	}
 }
@@ -341,14 +343,13 @@ func (s *simulation) work(i int) {
 
 func (s *simulation) answer(r *simRequest) {
 	s.origins[r.origin].inflight--
-	s.answers++
 	r.done(s.now-r.sent, s.clock())
 	s.gate.Wake()
 	took := s.now - r.arrived
 	if took <= inTime && r.class == Critical {
 		r.phase.keptUp++
 	}
-	if now := s.current; s.now-now.began >= settling {
+	if now := s.current; s.now-now.began >= now.phase.settled() {
 		now.answered = append(now.answered, took)
 		if took <= inTime {
 			now.good++

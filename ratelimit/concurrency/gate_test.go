@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Who passes the gate, and that it hears of places that become free.
+
+package concurrency
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// gateOf is a gate before origins with such limits.
+func gateOf(policy Policy, limits ...int) (*Gate, []*fixed) {
+	g := NewGate(policy)
+	var list []slots
+	var origins []*fixed
+	for _, limit := range limits {
+		f := &fixed{limit: limit}
+		list, origins = append(list, f), append(origins, f)
+	}
+	g.sync(list)
+	return g, origins
+}
+
+func TestPolicyValidate(t *testing.T) {
+	for name, tc := range map[string]struct {
+		policy Policy
+		ok     bool
+	}{
+		"ok/zero":       {Policy{}, true},
+		"ok/most":       {Policy{Mode: Enforce, Queue: LongestQueue, Reserve: true}, true},
+		"bad/mode":      {Policy{Mode: 3}, false},
+		"bad/long":      {Policy{Queue: LongestQueue + 1}, false},
+		"bad/backwards": {Policy{Queue: -1}, false},
+	} {
+		if err := tc.policy.Validate(); (err == nil) != tc.ok {
+			t.Errorf("%s: got %v, want ok %v", name, err, tc.ok)
+		}
+	}
+}
+
+func TestAdmit(t *testing.T) {
+	for name, tc := range map[string]struct {
+		policy   Policy
+		limits   []int
+		inflight []int
+		request  Request
+		pressure float64
+		want     Reason
+		would    Reason
+	}{
+		"no origins":       {Policy{Mode: Enforce}, nil, nil, Request{}, 0, NotRefused, NotRefused},
+		"room":             {Policy{Mode: Enforce}, []int{4, 4}, []int{4, 3}, Request{}, 0, NotRefused, NotRefused},
+		"full":             {Policy{Mode: Enforce}, []int{4, 4}, []int{4, 4}, Request{}, 0, QueueFull, NotRefused},
+		"above":            {Policy{Mode: Enforce}, []int{4, 4}, []int{9, 3}, Request{}, 0, NotRefused, NotRefused},
+		"observed":         {Policy{Mode: Observe}, []int{4}, []int{4}, Request{}, 0, NotRefused, QueueFull},
+		"reserve":          {Policy{Mode: Enforce, Reserve: true}, []int{10}, []int{8}, Request{}, 0, QueueFull, NotRefused},
+		"reserve, for it":  {Policy{Mode: Enforce, Reserve: true}, []int{10}, []int{9}, Request{Class: Critical}, 0, NotRefused, NotRefused},
+		"pressed":          {Policy{}, []int{4}, []int{0}, Request{Class: Sheddable}, 1, Shed, NotRefused},
+		"pressed, would":   {Policy{Mode: Observe}, []int{4}, []int{0}, Request{Class: Sheddable}, 1, NotRefused, Shed},
+		"pressed, crucial": {Policy{}, []int{4}, []int{0}, Request{Class: Critical}, 1, NotRefused, NotRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, origins := gateOf(tc.policy, tc.limits...)
+			for i, n := range tc.inflight {
+				origins[i].inflight = n
+			}
+			g.SetPressure(tc.pressure)
+			ticket, reason := g.Admit(t.Context(), tc.request, epoch)
+			if reason != tc.want || ticket.Would != tc.would {
+				t.Errorf("got %q, would %q, want %q and %q", reason, ticket.Would, tc.want, tc.would)
+			}
+		})
+	}
+}
+
+func TestAutoEnforcesOnEvidenceOnly(t *testing.T) {
+	l, g := NewLimiter(epoch), NewGate(Policy{})
+	g.Sync([]*Limiter{l})
+	defer g.Close()
+	for range 2 * initialLimit {
+		l.Take(epoch)
+	}
+	if g.Full(0, Default) {
+		t.Error("full without evidence")
+	}
+	l.SetPressure(0.5)
+	if !g.Full(0, Default) {
+		t.Error("not full with evidence")
+	}
+}
+
+func TestTicketsCountUntilUsed(t *testing.T) {
+	g, _ := gateOf(Policy{Mode: Enforce}, 1)
+	first, _ := g.Admit(t.Context(), Request{}, epoch)
+	if _, reason := g.Admit(t.Context(), Request{}, epoch); reason != QueueFull {
+		t.Errorf("second: got %q, want %q", reason, QueueFull)
+	}
+	first.Use()
+	first.Use()
+	if _, reason := g.Admit(t.Context(), Request{}, epoch); reason != NotRefused {
+		t.Errorf("third: got %q, want none", reason)
+	}
+}
+
+func TestSharedLimiterWakesAllItsGates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(epoch)
+		policy := Policy{Mode: Enforce, Queue: LongestQueue}
+		a, b := NewGate(policy), NewGate(policy)
+		a.Sync([]*Limiter{l})
+		b.Sync([]*Limiter{l})
+		var permits []Permit
+		for range initialLimit {
+			permits = append(permits, l.Take(epoch))
+		}
+		got := make(chan Reason)
+		go func() {
+			_, reason := b.Admit(t.Context(), Request{}, epoch)
+			got <- reason
+		}()
+		synctest.Wait()
+		permits[0].Done(0, Ignored, epoch)
+		if reason := <-got; reason != NotRefused {
+			t.Errorf("got %q, want a place", reason)
+		}
+		a.Close()
+		b.Close()
+		if n := len(*l.gates.Load()); n != 0 {
+			t.Errorf("closed gates that are still told: %d", n)
+		}
+	})
+}
+
+func TestClosingLetsThoseWhoWaitPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, origins := gateOf(Policy{Mode: Enforce, Queue: LongestQueue}, 1)
+		origins[0].inflight = 1
+		got := make(chan Reason)
+		go func() {
+			_, reason := g.Admit(context.Background(), Request{}, epoch)
+			got <- reason
+		}()
+		synctest.Wait()
+		g.Close()
+		if reason := <-got; reason != NotRefused {
+			t.Errorf("got %q, want a place", reason)
+		}
+	})
+}
+
+func TestRetryAfter(t *testing.T) {
+	seen := map[time.Duration]bool{}
+	for range 200 {
+		seen[RetryAfter()] = true
+	}
+	if len(seen) != 3 || !seen[time.Second] || !seen[3*time.Second] {
+		t.Errorf("got %v, want 1 to 3 seconds", seen)
+	}
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The table of docs/overload.md: what different limiters and orders of the queue
+// achieve in the simulator.
+
+package concurrency
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// contender is a guard as the table has it.
+type contender struct {
+	name   string
+	guard  func(time.Time) limiterUnderTest
+	policy Policy
+	bubble bool
+}
+
+func contenders(s site) []contender {
+	return []contender{
+		{name: "none", guard: none},
+		{name: "fixed", guard: fixedAt(3 * s.workers / 2), policy: simPolicy},
+		{name: "failsafe-go", guard: failsafeTuned, policy: simPolicy, bubble: true},
+		{name: "ours, auto", guard: ours, policy: simPolicy},
+		{name: "ours, enforce", guard: ours, policy: Policy{Mode: Enforce, Queue: LongestQueue}},
+	}
+}
+
+func TestSimTable(t *testing.T) {
+	if !isLong() {
+		t.Skip("RESET_GUARD_SIM=long prints the table")
+	}
+	for _, s := range []site{fastSite, slowSite} {
+		for _, sc := range scenarios() {
+			row := fmt.Sprintf("| %s | %s", s.name, sc.name)
+			for _, c := range contenders(s) {
+				goodput, p99 := worst(c.play(t, simCase{site: s, phases: sc.phases, seed: simSeed}))
+				row += fmt.Sprintf(" | %.1f / %d", 100*goodput, p99.Milliseconds())
+			}
+			t.Log(row, "|")
+		}
+	}
+}
+
+// play runs a case with the contender, in a bubble if its limiter reads the clock.
+func (c contender) play(t *testing.T, sc simCase) (results []*tallies) {
+	sc.guard, sc.policy = c.guard, c.policy
+	if !c.bubble {
+		return sc.run()
+	}
+	synctest.Test(t, func(*testing.T) {
+		sc.sleep = time.Sleep
+		results = sc.run()
+	})
+	return results
+}
+
+// worst is the least goodput and the highest p99 of all phases, each by itself.
+func worst(results []*tallies) (goodput float64, p99 time.Duration) {
+	goodput = 1
+	for _, r := range results {
+		if r.phase.load > 0 {
+			goodput, p99 = min(goodput, r.goodput()), max(p99, r.p99())
+		}
+	}
+	return goodput, p99
+}
+
+func TestSimQueueOrders(t *testing.T) {
+	if !isLong() {
+		t.Skip("RESET_GUARD_SIM=long compares the orders")
+	}
+	for _, s := range []site{fastSite, slowSite} {
+		for o, name := range []string{"by load", "oldest first", "newest first"} {
+			c := simCase{site: s, guard: ours, policy: simPolicy, order: order(o), seed: simSeed}
+			c.phases = []phase{{length: time.Minute, load: 0.7, burst: bursty}}
+			bursts := c.run()[0]
+			c.phases = []phase{{length: 20 * time.Second, load: 2}}
+			over := c.run()[0]
+			t.Logf("| %s | %s | %d of %d | %.1f %% | %d ms | %d ms |", s.name, name, bursts.refused, bursts.offered,
+				100*over.goodput(), over.p50().Milliseconds(), over.p99().Milliseconds())
+		}
+	}
+}
+
+func (t *tallies) p50() time.Duration {
+	t.p99() // sorts
+	return t.answered[len(t.answered)/2]
+}
