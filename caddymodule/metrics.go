@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,7 +142,7 @@ func (m *metrics) add(addr string, now time.Time) *upstreamMetrics {
 	if u := known[addr]; u != nil {
 		return u
 	}
-	name := clip(addr)
+	name := labelOf(addr)
 	u := &upstreamMetrics{
 		name:     name,
 		requests: m.requests.WithLabelValues(name),
@@ -226,21 +227,33 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	states, faulty := make(map[upstreamState]float64), make(map[string]float64)
 	now := time.Now()
 	for _, p := range c.registry.inUse() {
-		zone := clip(p.zone)
+		zone := labelOf(p.zone)
 		if _, known := faulty[zone]; !known && len(faulty) >= maxMetricUpstreams {
 			continue
 		}
 		faulty[zone] += float64(toInt(p.health.Faulty(now)))
 		for _, u := range p.upstreams(now) {
-			if k := (upstreamState{zone, clip(u.Addr), u.State.String()}); states[k] > 0 || len(states) < maxMetricUpstreams {
+			if k := (upstreamState{zone, labelOf(u.Addr), u.State.String()}); states[k] > 0 || len(states) < maxMetricUpstreams {
 				states[k]++
 			}
 		}
 	}
 	for k, n := range states {
-		ch <- prometheus.MustNewConstMetric(stateDesc, prometheus.GaugeValue, n, k.zone, k.upstream, k.state)
+		send(ch, stateDesc, n, k.zone, k.upstream, k.state)
 	}
 	for zone, n := range faulty {
-		ch <- prometheus.MustNewConstMetric(poolFaultDesc, prometheus.GaugeValue, n, zone)
+		send(ch, poolFaultDesc, n, zone)
 	}
 }
+
+// send leaves out what prometheus does not accept: a scrape that panics ends the
+// process.
+func send(ch chan<- prometheus.Metric, desc *prometheus.Desc, value float64, labels ...string) {
+	if m, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, value, labels...); err == nil {
+		ch <- m
+	}
+}
+
+// labelOf makes the value of a label. prometheus panics at what is not UTF-8, and
+// a client may have chosen the name of an upstream.
+func labelOf(s string) string { return strings.ToValidUTF8(clip(s), "\uFFFD") }

@@ -6,6 +6,7 @@ package caddymodule
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,5 +129,25 @@ func BenchmarkMetricsAttempt(b *testing.B) {
 				m.attempt(addrs[i%len(addrs)], f, time.Millisecond, now)
 			}
 		})
+	}
+}
+
+// A client may choose the name of an upstream, by a placeholder.
+func TestMetricsOfNamesThatAreNotText(t *testing.T) {
+	m := newMetrics(func(time.Time) map[string]bool { return nil })
+	for _, name := range []string{"a\xffb:80", strings.Repeat("\xff", 2*maxLogText), strings.Repeat("ä", maxLogText)} {
+		m.attempt(name, &health.Fault{Cause: health.Reset}, 0, time.Now())
+		ch := make(chan prometheus.Metric, 2)
+		if send(ch, poolFaultDesc, 1, labelOf(name)); len(ch) != 1 {
+			t.Errorf("%q: got %d metrics, want 1", name, len(ch))
+		}
+		if send(ch, poolFaultDesc, 1, name); len(ch) > 2 {
+			t.Errorf("%q: got %d metrics, want at most 2", name, len(ch))
+		}
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(m.requests, m.faults)
+	if _, err := reg.Gather(); err != nil {
+		t.Errorf("gathering: %v", err)
 	}
 }

@@ -29,7 +29,8 @@ type Outcome struct {
 // Member is an origin in a Pool. It outlives configurations and holds counters,
 // never policy. Methods may be called from several goroutines.
 type Member struct {
-	addr string
+	addr  string
+	stray bool // it belongs to no View and never will
 
 	// For choosing, read without a lock.
 	state    atomic.Uint32

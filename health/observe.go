@@ -17,7 +17,7 @@ func (v *View) Observe(m *Member, o Outcome, now time.Time) []Transition {
 	events := p.tick(t)
 	events = append(events, v.Trim(now)...)
 	next := stay
-	if o.Fault == nil || o.Fault.Weight > 0 {
+	if !m.stray && (o.Fault == nil || o.Fault.Weight > 0) {
 		next = m.record(&o, p, t)
 	}
 	if next != stay {

@@ -7,9 +7,12 @@ package health
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Origin is what a configuration says about an origin.
@@ -65,10 +68,14 @@ const addedIdle = 5 * time.Minute
 
 // Add finds an origin by its address and takes it in if it is new to the view,
 // for addresses that become known with the request. It stays until nothing was
-// sent to it for five minutes, or until more than MaxMembers are there.
+// sent to it for five minutes, or until more than MaxMembers are there. What is
+// no address is not taken in: nothing is known about it, now or later.
 func (v *View) Add(addr string, now time.Time) (*Member, []Transition) {
 	if i := v.index(addr); i >= 0 {
 		return (*v.origins.Load())[i].m, nil
+	}
+	if !isName(addr) {
+		return newStray(addr, v.pool.at(now)), nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -76,12 +83,25 @@ func (v *View) Add(addr string, now time.Time) (*Member, []Transition) {
 		return (*v.origins.Load())[i].m, nil
 	}
 	if v.closed {
-		return newMember(addr, v.pool.at(now)), nil
+		return newStray(addr, v.pool.at(now)), nil
 	}
 	origins, fixed := v.kept(now)
 	events := v.replace(append(origins, Origin{Addr: addr}), fixed, now)
 	list := *v.origins.Load()
 	return list[len(list)-1].m, events
+}
+
+// isName tells whether addr may be an address: text, without control characters.
+func isName(addr string) bool {
+	return utf8.ValidString(addr) && strings.IndexFunc(addr, unicode.IsControl) < 0
+}
+
+// newStray makes an origin that belongs to no view: what becomes of requests to
+// it counts for nothing.
+func newStray(addr string, t time.Duration) *Member {
+	m := newMember(addr, t)
+	m.stray = true
+	return m
 }
 
 // index of an address. A pool's own lookup comes first: most views are short.

@@ -241,3 +241,19 @@ func TestOriginsWithoutRoom(t *testing.T) {
 		t.Errorf("got %+v, %v, want the only origin that is not draining", c, ok)
 	}
 }
+
+func TestAddOfWhatIsNoAddress(t *testing.T) {
+	for _, addr := range []string{"a\xffb:80", "a\x00b:80", "a\r\nb:80", "a\u0085b:80"} {
+		r := newRig(t, 2)
+		m, events := r.Add(addr, r.now())
+		if m == nil || m.Addr() != addr || len(events) != 0 || r.Pool().Len() != 2 {
+			t.Errorf("%q: got %v, %+v and %d origins, want an origin that is not kept", addr, m, events, r.Pool().Len())
+		}
+		for range 50 {
+			r.Observe(m, Outcome{Fault: fault(PhaseDial)}, r.now())
+		}
+		if got := r.pool.faults.total(); got.all != 0 {
+			t.Errorf("%q: got %d outcomes of the pool, want none", addr, got.all/unit)
+		}
+	}
+}
