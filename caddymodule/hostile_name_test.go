@@ -3,7 +3,13 @@
 package caddymodule_test
 
 import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,4 +24,35 @@ func TestNameOfUpstreamThatIsNotText(t *testing.T) {
 	if _, err := ctx.GetMetricsRegistry().Gather(); err != nil {
 		t.Errorf("gathering metrics: %v", err)
 	}
+}
+
+// A client that chooses the name in the handshake can choose one that no
+// certificate is for.
+func TestServerNameOfTheClient(t *testing.T) {
+	var upstreams []string
+	var trust string
+	for range 3 {
+		srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+		t.Cleanup(srv.Close)
+		upstreams = append(upstreams, strings.TrimPrefix(srv.URL, "https://"))
+		trust = base64.StdEncoding.EncodeToString(srv.Certificate().Raw)
+	}
+	s := serve(t, fmt.Sprintf(`%s %s {
+		transport http {
+			tls
+			tls_trust_pool inline {
+				trust_der %s
+			}
+			tls_server_name {http.request.header.X-Name}
+			keepalive off
+		}
+	}`, guarded, join(upstreams...), trust))
+	expect(t, "status with a good name", s.get(t, "/", "X-Name", "example.com").status, http.StatusOK)
+	for range 30 {
+		expect(t, "status with another name", s.get(t, "/", "X-Name", "evil.test").status, http.StatusBadGateway)
+	}
+	expect(t, "status with a good name", s.get(t, "/", "X-Name", "example.com").status, http.StatusOK)
+	expect(t, "ejections", len(s.told(t, "upstream ejected")), 0)
+	expect(t, "pool faults", len(s.told(t, "all upstreams fail alike")), 0)
 }

@@ -37,8 +37,7 @@ func (a *attempt) failed(err error) error {
 	if ev.Unprocessed = a.refused && ev.Context == nil; ev.Unprocessed {
 		err = errRefusedUnprocessed // it was us who cancelled, not the client
 	}
-	f := health.Classify(err, ev)
-	f.Elapsed = time.Since(a.began)
+	f := a.classify(err, ev)
 	if f.Cause == health.RefusedStream && ev.Unprocessed {
 		f.Cause = a.refusal
 	}
@@ -49,6 +48,16 @@ func (a *attempt) failed(err error) error {
 		return a.clientError(f, err)
 	}
 	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry() || a.transport.policy.Off, err: err}
+}
+
+// classify says what err means, given what is known of the request.
+func (a *attempt) classify(err error, ev health.Evidence) health.Fault {
+	f := health.Classify(err, ev)
+	f.Elapsed = time.Since(a.began)
+	if a.transport.namesVary {
+		f = f.OfName()
+	}
+	return f
 }
 
 // cannotBegin ends a request which was to be sent again although its body is
@@ -266,8 +275,7 @@ func (a *attempt) BodyEnded(received int64, err error) {
 	if err == nil || err == failover.ErrUnread || !a.ex.committed {
 		return
 	}
-	f := health.Classify(err, a.evidence(a.view.Load()))
-	f.Elapsed = time.Since(a.began)
+	f := a.classify(err, a.evidence(a.view.Load()))
 	a.conclude(&f)
 	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonCommitted})
 	a.report(ending{outcome: outcomeAborted})

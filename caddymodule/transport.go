@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -58,6 +59,9 @@ type Transport struct {
 	// multiplexes tells that all its connections carry several requests (h2c,
 	// HTTP/3), mayMultiplex that some of them may carry HTTP/2.
 	multiplexes, mayMultiplex bool
+	// namesVary tells that the request has a say in the name that the upstream's
+	// certificate must be for.
+	namesVary bool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -116,6 +120,7 @@ func (t *Transport) watchHTTP(ht *reverseproxy.HTTPTransport) {
 	t.watched = true
 	t.site.reach = directDial(ht)
 	onlyHTTP3 := len(ht.Versions) == 1 && ht.Versions[0] == "3"
+	t.namesVary = ht.TLS != nil && strings.Contains(ht.TLS.ServerName, "{")
 	cleartext := slices.Contains(ht.Versions, "h2c")
 	t.multiplexes = onlyHTTP3 || cleartext && ht.TLS == nil
 	t.mayMultiplex = !onlyHTTP3 && (cleartext || ht.TLS != nil && slices.Contains(ht.Versions, "2"))

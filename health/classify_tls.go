@@ -96,3 +96,22 @@ func alertCause(err error) Cause {
 	}
 	return TLSHandshake
 }
+
+// OfName is the fault of a handshake in which the client had a say in the
+// server's name. Which certificate an origin shows, and whether it goes on at
+// all, depends on that: what is wrong with one name says nothing of the others.
+// A certificate that has expired says a little, as an origin's often expire
+// together. An origin that speaks no TLS does so by any name.
+func (f Fault) OfName() Fault {
+	switch f.Cause {
+	case TLSExpired:
+		f.Weight, f.Trip = min(f.Weight, 0.25), false
+	case TLSName, TLSVersion, TLSUntrusted:
+		f.Weight, f.Trip = 0, false
+	case TLSHandshake:
+		if !isPlaintext(f.Err) {
+			f.Weight, f.Trip = 0, false
+		}
+	}
+	return f
+}
