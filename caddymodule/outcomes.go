@@ -74,6 +74,9 @@ func (a *attempt) conclude(f *health.Fault) {
 		a.ex.triedMembers = append(a.ex.triedMembers, a.member)
 	}
 	s, now := a.transport.site, time.Now()
+	if f != nil {
+		o.Client = s.boundClient(a.out)
+	}
 	s.app.registry.metrics.attempt(a.member.Addr(), f, a.ttfb, now)
 	s.observe(a.member, o, now)
 }

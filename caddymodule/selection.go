@@ -74,6 +74,7 @@ func (s *Selection) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%T is not a selection policy", mod)
 	}
 	s.policy, s.sticky = policy, isSticky(policy)
+	s.site.eject.Bound = s.sticky
 	return nil
 }
 

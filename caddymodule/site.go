@@ -6,6 +6,7 @@
 package caddymodule
 
 import (
+	"hash/maphash"
 	"net/http"
 	"slices"
 	"strings"
@@ -205,6 +206,17 @@ func (s *site) maySendAgain(r *http.Request) bool {
 	return s.policy != nil && s.policy.Attempts != 1 && (r.Body == nil || r.Body == http.NoBody) &&
 		r.ContentLength == 0 && s.policy.Idempotent(r) && r.Header.Get("Upgrade") == ""
 }
+
+// boundClient identifies the client where each is bound to an upstream; 0 where
+// none is, as then its requests are spread and say more.
+func (s *site) boundClient(r *http.Request) uint64 {
+	if !s.eject.Bound {
+		return 0
+	}
+	return max(1, maphash.String(clientSeed, clientOf(r)))
+}
+
+var clientSeed = maphash.MakeSeed()
 
 // clientOf names the client for the retry budget: its address, or its network
 // where addresses are for the taking (RATELIMIT.md: a /64 is one client).

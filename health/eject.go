@@ -55,6 +55,10 @@ type EjectPolicy struct {
 	// MaxShare is which share of a pool's origins may be out at the same time.
 	// One origin of two or more always may, a single one never.
 	MaxShare float64
+	// Bound tells that clients are bound to origins: one client's requests then
+	// all go to the same one, so that a slow page is no sign of a slow origin.
+	// Nothing is ejected for slowness then.
+	Bound bool
 	// SlowStart is how long a returning origin takes from a tenth of its share
 	// to the whole; 0 gives it the whole at once.
 	SlowStart time.Duration

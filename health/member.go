@@ -24,6 +24,12 @@ type Outcome struct {
 	TTFB time.Duration
 	// Trial tells that Pick or Claim gave the request out as a trial.
 	Trial bool
+	// Client identifies whose request it was, where clients are bound to origins;
+	// 0 otherwise. An origin's own error pages count only so often for a client:
+	// it may be the client that asks for them.
+	Client uint64
+
+	paceless bool // nobody is to be judged by TTFB
 }
 
 // Member is an origin in a Pool. It outlives configurations and holds counters,
@@ -56,6 +62,10 @@ type Member struct {
 	lost   [8]uint64 // connections that were counted as lost
 	lostAt int
 	reach  Phase // the furthest that a failure since the change came
+
+	// complaints are the latest error pages, by the clients that got them.
+	complaints  [16]complaint
+	complaintAt int
 
 	outFor Reason // why it was ejected last
 	level  int    // ejections in a row
@@ -114,6 +124,9 @@ func (m *Member) record(o *Outcome, p *Pool, t time.Duration) step {
 	if o.Fault != nil && m.isKnownLoss(o.Conn) {
 		return stay
 	}
+	if o.Fault != nil && o.Fault.Cause == Status && !m.mayComplain(o.Client, t) {
+		return stay
+	}
 	failed := weigh(o.Fault)
 	m.seen.Store(int64(t))
 	m.failing.average(float64(failed)/unit, t)
@@ -127,7 +140,7 @@ func (m *Member) record(o *Outcome, p *Pool, t time.Duration) step {
 		m.faults.count(failed, &p.faults, t)
 		return goBroken
 	}
-	if next := m.judgeFaults(failed, p, t); next != stay || o.Fault != nil || o.TTFB <= 0 {
+	if next := m.judgeFaults(failed, p, t); next != stay || o.Fault != nil || o.TTFB <= 0 || o.paceless {
 		return next
 	}
 	return m.judgeSlow(slow, p, t)
@@ -155,6 +168,38 @@ func (m *Member) isKnownLoss(conn uint64) bool {
 	m.lost[m.lostAt] = conn
 	m.lostAt = (m.lostAt + 1) % len(m.lost)
 	return false
+}
+
+// complaint is an error page that a client got.
+type complaint struct {
+	client uint64
+	at     time.Duration
+}
+
+const (
+	// complaintsOfOne is how many error pages of one client count in
+	// complaintsFor: less than ejects, so that it takes three clients.
+	complaintsOfOne = 3
+	complaintsFor   = time.Minute
+)
+
+// mayComplain tells whether another error page that the client got counts.
+func (m *Member) mayComplain(client uint64, t time.Duration) bool {
+	if client == 0 {
+		return true
+	}
+	n := 0
+	for _, c := range m.complaints {
+		if c.client == client && t-c.at < complaintsFor {
+			n++
+		}
+	}
+	if n >= complaintsOfOne {
+		return false
+	}
+	m.complaints[m.complaintAt] = complaint{client, t}
+	m.complaintAt = (m.complaintAt + 1) % len(m.complaints)
+	return true
 }
 
 // measure takes the latency of an answer and tells whether it was slow.

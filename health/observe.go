@@ -18,6 +18,7 @@ func (v *View) Observe(m *Member, o Outcome, now time.Time) []Transition {
 	events = append(events, v.Trim(now)...)
 	next := stay
 	if !m.stray && (o.Fault == nil || o.Fault.Weight > 0) {
+		o.paceless = v.policy.Bound
 		next = m.record(&o, p, t)
 	}
 	if next != stay {
@@ -172,28 +173,57 @@ func (v *View) trimLocked(t time.Duration) []Transition {
 	return events
 }
 
-// likePeers is how much of an origin's failure rate its peers must have for the
-// fault to be called common. Less is too little evidence for either.
-const likePeers = 0.25
+const (
+	// likePeers is how much of an origin's failure rate its peers must have for the
+	// fault to be called common. Less is too little evidence for either.
+	likePeers = 0.25
+	// leastPoolFault is the share of failures in the last seconds below which
+	// nobody need be told of a fault that all have in common.
+	leastPoolFault = 0.1
+)
 
 // poolFaultLocked notes that m fails and that ejecting it would not help.
 func (v *View) poolFaultLocked(m *Member, f *Fault, t time.Duration) []Transition {
 	p := v.pool
 	own, others := m.faults.sinceChange(&p.faults)
-	if p.active-p.out > 1 && others.rate() < likePeers*own.rate() {
+	out, recent := p.outLatelyLocked(m, t), p.faults.recent()
+	if p.active-p.out > 1 && others.without(out).rate() < likePeers*own.rate() {
+		return nil
+	}
+	if !p.faulty.Load() && recent.without(out).rate() < leastPoolFault {
 		return nil
 	}
 	p.refused = t
 	if p.faulty.Load() {
 		return nil
 	}
-	recent := p.faults.recent()
 	p.worst = recent.rate()
 	p.faulty.Store(true)
 	e := m.explain(p, false)
 	e.Reason, e.Cause = ReasonPoolFault, causeOf(f)
 	e.Rate, e.Requests = recent.rate(), int(recent.all/unit)
 	return []Transition{e}
+}
+
+// outLatelyLocked sums up what the origins that are out did in the last seconds:
+// they are dealt with, and their failures say nothing of the ones that are left.
+// The caller holds m's lock, too.
+func (p *Pool) outLatelyLocked(m *Member, t time.Duration) (sum tally) {
+	if p.out == 0 {
+		return sum
+	}
+	for _, other := range *p.byAddr.Load() {
+		if other == m || other.refs == 0 || !other.isOut() {
+			continue
+		}
+		other.mu.Lock()
+		other.faults.recent.advance(t, other.faults.own)
+		lately := other.faults.lately()
+		other.mu.Unlock()
+		sum.failed += lately.failed
+		sum.all += lately.all
+	}
+	return sum
 }
 
 // explain gives the figures of a decision about the origin as it is.

@@ -26,6 +26,13 @@ type tally struct{ failed, all int64 }
 
 func (a tally) minus(b tally) tally { return tally{a.failed - b.failed, a.all - b.all} }
 
+// without is minus for a part that may not be wholly contained.
+func (a tally) without(b tally) tally {
+	ok := max(0, a.all-a.failed-max(0, b.all-b.failed))
+	failed := max(0, a.failed-b.failed)
+	return tally{failed, failed + ok}
+}
+
 // counts gives failures and successes, never below zero: totals that several
 // goroutines add to may be read between two additions.
 func (a tally) counts() (failed, ok float64) {
