@@ -102,6 +102,8 @@ type exchange struct {
 	trial  bool
 	// current is the latest attempt's.
 	current *health.Member
+	// broke tells that an upstream failed after it had got bytes of the request.
+	broke bool
 	// triedMembers are those that have failed, the latest last.
 	triedMembers []*health.Member
 	usable       usable

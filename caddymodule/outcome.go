@@ -57,6 +57,9 @@ func (a *attempt) classify(err error, ev health.Evidence) health.Fault {
 	if a.transport.namesVary {
 		f = f.OfName()
 	}
+	if health.IsCancelled(err) && a.out.Header.Get("Grpc-Timeout") != "" {
+		f.Weight = 0 // gRPC servers end a call so whose deadline is over: the client set it
+	}
 	return f
 }
 
@@ -251,6 +254,9 @@ func (a *attempt) ready(res *http.Response) int64 {
 // commit hands the response over. What went wrong before is over, and told.
 func (a *attempt) commit(status int) {
 	a.ex.committed = true
+	if a.trial && a.enlisted {
+		a.transport.site.view.TrialBegun(a.member, time.Now())
+	}
 	a.report(ending{outcomeAnswered, status})
 }
 
@@ -271,6 +277,9 @@ func (a *attempt) BodyEnded(received int64, err error) {
 	defer a.conclude(nil) // if nothing else was found
 	if a.length >= 0 && received >= a.length {
 		return // complete, though a client that has all of it may be gone before the end is read
+	}
+	if err == failover.ErrUnread && a.trial { // it was not seen to answer in full
+		a.conclude(&health.Fault{Cause: health.ClientGone, Phase: health.PhaseBody, Side: health.SideClient})
 	}
 	if err == nil || err == failover.ErrUnread || !a.ex.committed {
 		return

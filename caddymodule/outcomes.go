@@ -66,7 +66,7 @@ func (a *attempt) conclude(f *health.Fault) {
 	}
 	a.enlisted = false
 	a.member.End()
-	o := health.Outcome{Fault: f, Trial: a.trial}
+	o := health.Outcome{Fault: a.blame(f), Trial: a.trial}
 	if f == nil {
 		o.TTFB = a.ttfb
 	} else {
@@ -79,6 +79,36 @@ func (a *attempt) conclude(f *health.Fault) {
 	}
 	s.app.registry.metrics.attempt(a.member.Addr(), f, a.ttfb, now)
 	s.observe(a.member, o, now)
+}
+
+// againWeight is what a fault weighs if the same request has failed in such a way
+// before, elsewhere: it may be the request that brings origins down.
+const againWeight = 0.25
+
+// blame shares a fault between the origin and the request. The first origin that
+// breaks under a request is blamed in full. Those that follow are blamed less, and
+// a trial is none then: four origins that crash at the same request are no worse
+// than their peers.
+func (a *attempt) blame(f *health.Fault) *health.Fault {
+	if f == nil || f.Weight == 0 || !isOfRequest(f) {
+		return f
+	}
+	again := a.ex.broke
+	if a.ex.broke = again || f.Phase != health.PhaseStale; !again {
+		return f
+	}
+	g := *f
+	if g.Weight, g.Trip = min(g.Weight, againWeight), false; a.trial {
+		g.Weight = 0
+	}
+	return &g
+}
+
+// isOfRequest tells whether the request may have brought the fault about: bytes of
+// it were sent, and it is nothing that the origin or the network said of itself.
+func isOfRequest(f *health.Fault) bool {
+	return f.Safety != health.Unsent && f.Phase != health.PhaseDial && f.Phase != health.PhaseTLS &&
+		f.Side == health.SideUpstream && !f.Trip
 }
 
 // observeHidden counts a fault that net/http has mended by itself.

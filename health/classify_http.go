@@ -86,6 +86,12 @@ func (f Fault) streamReset(code http2.ErrCode) Fault {
 	return f
 }
 
+// IsCancelled tells that an HTTP/2 origin ended the stream with CANCEL.
+func IsCancelled(err error) bool {
+	var stream http2.StreamError
+	return errors.As(err, &stream) && stream.Code == http2.ErrCodeCancel
+}
+
 // goAway is an origin that ends the connection. Streams up to the last id may
 // have been acted on.
 func (f Fault) goAway(calm bool) Fault {

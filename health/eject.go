@@ -36,6 +36,7 @@ const (
 	maxEjectLevel    = 32
 	trialsToReturn   = 3
 	trialTimeout     = 30 * time.Second // a trial that nobody reported about is over then
+	trialPause       = time.Second      // after a trial that decided nothing, or has begun to be answered
 	slowStartFrom    = 0.1
 	watchAfterReturn = 30 * time.Second // with half of the evidence kept
 	poolFaultQuiet   = 10 * time.Second // without new evidence before a pool fault may end

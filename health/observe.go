@@ -25,9 +25,32 @@ func (v *View) Observe(m *Member, o Outcome, now time.Time) []Transition {
 		events = append(events, v.settle(m, next, o.Fault, t)...)
 	}
 	if o.Trial && m.State() == Probing {
-		m.trial.Store(0)
+		m.endTrial(&o, next, t)
 	}
 	return events
+}
+
+// endTrial lets another request be the trial: at once, or, if the origin was asked
+// and this one decided nothing, a little later. It would otherwise get one after
+// the other while it pushes back.
+func (m *Member) endTrial(o *Outcome, next step, t time.Duration) {
+	if o.Fault == nil || o.Fault.Cause == "" || next != stay {
+		m.trial.Store(0)
+		return
+	}
+	m.pauseTrials(t)
+}
+
+// pauseTrials makes the trial under way time out in a moment.
+func (m *Member) pauseTrials(t time.Duration) { m.trial.Store(int64(t - trialTimeout + trialPause)) }
+
+// TrialBegun tells that the origin has begun to answer a trial that Pick or Claim
+// gave out. How it ends still decides, but that may take as long as the client
+// likes: another may begin in a moment.
+func (v *View) TrialBegun(m *Member, now time.Time) {
+	if m.State() == Probing {
+		m.pauseTrials(v.pool.at(now))
+	}
 }
 
 // settle does what record found necessary, if it still is and policy allows it.

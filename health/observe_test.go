@@ -216,6 +216,7 @@ func TestTrialOfWeightZeroDecidesNothing(t *testing.T) {
 		t.Errorf("got %+v for a trial that the client broke off, want nothing", events)
 	}
 	r.wantState(0, Probing)
+	r.wait(trialPause)
 	r.passTrials(0) // the slot is free again, and three answers are needed still
 	r.wantState(0, Healthy)
 }
