@@ -50,6 +50,7 @@ func (h *Handler) answer(ex *exchange, w http.ResponseWriter, r *http.Request, f
 	case uploads:
 		// Otherwise net/http reads the upload before it sends the header.
 		_ = http.NewResponseController(w).EnableFullDuplex()
+		ex.endConnection(w)
 	}
 	h.write(w, r, verdict, ex.requestID(r))
 	if uploads {
@@ -118,6 +119,17 @@ func (ex *exchange) settle(w http.ResponseWriter) {
 	if !ex.body.ended.Load() {
 		// Otherwise net/http waits for that read before it sends the header.
 		_ = http.NewResponseController(w).EnableFullDuplex()
+		ex.endConnection(w)
+	}
+}
+
+// endConnection makes the answer the last one of an HTTP/1 connection, unless
+// the request has come as a whole. In full duplex net/http does not see to it: it
+// would look for the next request in what is left of this one, or panic because
+// it has met the body's end only after it stopped to wait for more.
+func (ex *exchange) endConnection(w http.ResponseWriter) {
+	if ex.request != nil && ex.request.ProtoMajor == 1 && !ex.body.whole.Load() {
+		w.Header().Set("Connection", "close")
 	}
 }
 

@@ -21,6 +21,7 @@ type clientBody struct {
 	io.ReadCloser
 	touched atomic.Bool // a read has begun
 	ended   atomic.Bool // there is nothing more to be read
+	whole   atomic.Bool // all of it was read
 	spent   atomic.Bool // what is left is for nobody
 }
 
@@ -33,6 +34,9 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	}
 	b.touched.Store(true)
 	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.whole.Store(true)
+	}
 	if err != nil {
 		b.ended.Store(true)
 	}
