@@ -101,7 +101,7 @@ func TestSpreadMedian(t *testing.T) {
 		for i := range 1001 { // from a tenth of it to ten times as much
 			s.add(time.Duration(float64(want) * math.Pow(10, float64(i-500)/500)))
 		}
-		if got := s.median(); float64((got - want).Abs()) > .13*float64(want) {
+		if got := s.median(medianMin); float64((got - want).Abs()) > .13*float64(want) {
 			t.Errorf("got %s, want %s, give or take an eighth", got, want)
 		}
 	}
@@ -112,7 +112,7 @@ func TestSpreadForgets(t *testing.T) {
 	for range medianMin - 1 {
 		s.add(time.Millisecond)
 	}
-	if got := s.median(); got != 0 {
+	if got := s.median(medianMin); got != 0 {
 		t.Errorf("got a median of %s from 19 answers, want none", got)
 	}
 	for range 200_000 { // more than a counter holds
@@ -124,7 +124,7 @@ func TestSpreadForgets(t *testing.T) {
 	for range 60_000 {
 		s.add(time.Second)
 	}
-	if got := s.median(); got < 800*time.Millisecond {
+	if got := s.median(medianMin); got < 800*time.Millisecond {
 		t.Errorf("got a median of %s after 60000 new ones, want a second", got)
 	}
 	if got, _ := s.advance(time.Hour); got != 0 {

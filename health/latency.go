@@ -6,6 +6,7 @@
 package health
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 	"sync/atomic"
@@ -75,9 +76,9 @@ func (s *spread) halve() {
 	}
 }
 
-// median is good to an eighth; 0 if too little was counted.
-func (s *spread) median() time.Duration {
-	if s.total < medianMin {
+// median is good to an eighth; 0 if fewer than these were counted.
+func (s *spread) median(atLeast uint32) time.Duration {
+	if s.total < max(1, atLeast) {
 		return 0
 	}
 	seen := uint32(0)
@@ -101,7 +102,7 @@ func (s *spread) advance(t time.Duration) (median time.Duration, ok bool) {
 		s.halve()
 	}
 	s.bucket = now
-	return s.median(), true
+	return s.median(medianMin), true
 }
 
 // middle is the median of the medians of a pool's origins with one left out:
@@ -132,4 +133,9 @@ func (m *middle) besides(own time.Duration) time.Duration {
 // isSlow compares the time to the first byte with the peers' median.
 func isSlow(ttfb, peers time.Duration) bool {
 	return peers > 0 && ttfb > max(slowFactor*peers, slowFloor)
+}
+
+// latencies are what a slow origin is told by: its peak, and its peers' median.
+func (m *Member) latencies(p *Pool) (peak, peers time.Duration) {
+	return time.Duration(math.Float64frombits(m.latency.value.Load())), p.middle.besides(time.Duration(m.median.Load()))
 }

@@ -52,8 +52,10 @@ type Member struct {
 	failing  faded       // EWMA of failures
 	median   atomic.Int64
 
-	refs      int  // Views that have the origin; guarded by the pool's lock
-	unmanaged bool // there was no room for it: it is used, and never ejected
+	// Guarded by the pool's lock.
+	refs      int           // Views that have the origin
+	unmanaged bool          // there was no room for it: it is used, and never ejected
+	left      time.Duration // when it was Healthy last
 
 	mu     sync.Mutex
 	faults sequential

@@ -97,7 +97,7 @@ func (v *View) goOutLocked(m *Member, next step, f *Fault, t time.Duration) []Tr
 	}
 	m.kept = true
 	e := m.explain(p, reason == ReasonSlow)
-	e.Reason, e.Cause = ReasonMaxShare, causeOf(f)
+	e.Reason, e.Fault = ReasonMaxShare, faultOf(f)
 	return []Transition{e}
 }
 
@@ -105,7 +105,7 @@ func (v *View) goOutLocked(m *Member, next step, f *Fault, t time.Duration) []Tr
 // health makes up for earlier ones.
 func (v *View) ejectLocked(m *Member, reason Reason, f *Fault, t time.Duration) Transition {
 	p := v.pool
-	e := m.explain(p, reason == ReasonSlow)
+	e := m.explain(p, reason == ReasonSlow || reason == ReasonTrialFailed && f == nil)
 	switch from := m.State(); {
 	case from == Healthy && m.returned.Load() == 0:
 		m.level = 0
@@ -120,7 +120,8 @@ func (v *View) ejectLocked(m *Member, reason Reason, f *Fault, t time.Duration) 
 	m.until.Store(int64(t + v.policy.duration(m.level, p.random.Float64())))
 	p.setLocked(m, Ejected, false, t)
 	m.trial.Store(0)
-	e.To, e.Reason, e.Cause, e.Level = Ejected, reason, causeOf(f), m.level
+	e.To, e.Reason, e.Fault, e.Level = Ejected, reason, faultOf(f), m.level
+	e.Upstreams, e.Out = p.censusLocked()
 	e.Until = p.begin.Add(time.Duration(m.until.Load()))
 	return e
 }
@@ -144,6 +145,7 @@ func (v *View) returnLocked(m *Member, reason Reason, t time.Duration) Transitio
 	p := v.pool
 	e := m.explain(p, false)
 	p.setLocked(m, Healthy, false, t)
+	e.ending(p, m, t)
 	m.trial.Store(0)
 	m.returned.Store(int64(t))
 	p.returned.Store(int64(t))
@@ -222,9 +224,10 @@ func (v *View) poolFaultLocked(m *Member, f *Fault, t time.Duration) []Transitio
 	}
 	p.worst = recent.rate()
 	p.faulty.Store(true)
+	p.struck, p.alone = t, p.active-p.out <= 1
 	e := m.explain(p, false)
-	e.Reason, e.Cause = ReasonPoolFault, causeOf(f)
-	e.Rate, e.Requests = recent.rate(), int(recent.all/unit)
+	e.Reason, e.Fault, e.Alone = ReasonPoolFault, faultOf(f), p.alone
+	e.Own, e.Rate, e.Requests = e.Rate, recent.rate(), int(recent.all/unit)
 	return []Transition{e}
 }
 
@@ -256,17 +259,15 @@ func (m *Member) explain(p *Pool, slow bool) Transition {
 		d, sums = &m.slow, &p.slow
 	}
 	own, others := d.sinceChange(sums)
-	return Transition{
+	e := Transition{
 		Addr: m.addr, From: m.State(), To: m.State(), Score: d.score, Level: m.level,
-		Rate: own.rate(), Peers: others.rate(), Requests: int(own.all / unit),
+		Slow: slow, Rate: own.rate(), Peers: others.rate(), Requests: int(own.all / unit),
 	}
-}
-
-func causeOf(f *Fault) Cause {
-	if f == nil {
-		return ""
+	if slow {
+		e.Latency, e.PeersMedian = m.latencies(p)
 	}
-	return f.Cause
+	e.Upstreams, e.Out = p.censusLocked()
+	return e
 }
 
 // Probed tells that a probe from outside the traffic reached the origin: how far
@@ -338,7 +339,9 @@ func (v *View) order(m *Member, to State, until int64, now time.Time) []Transiti
 	if !changed {
 		return nil
 	}
-	return append([]Transition{e}, v.trimLocked(t)...)
+	others := v.trimLocked(t)
+	e.Upstreams, e.Out = p.censusLocked()
+	return append([]Transition{e}, others...)
 }
 
 func (v *View) orderLocked(m *Member, to State, until int64, t time.Duration) (e Transition, changed bool) {

@@ -40,7 +40,9 @@ type Pool struct {
 	active  int // origins that a View has and no operator took out
 	out     int // of these, how many are ejected or probing
 	refused time.Duration
-	worst   float64 // the pool's highest rate in the present fault
+	worst   float64       // the pool's highest rate in the present fault
+	struck  time.Duration // when that began
+	alone   bool          // it is one origin's, which has no peers left
 	medians []time.Duration
 }
 
@@ -118,7 +120,12 @@ func (p *Pool) endFaultLocked(t time.Duration) []Transition {
 		return nil
 	}
 	p.faulty.Store(false)
-	return []Transition{{Reason: ReasonPoolRecovered, Rate: recent.rate(), Requests: int(recent.all / unit)}}
+	e := Transition{
+		Reason: ReasonPoolRecovered, Rate: recent.rate(), Requests: int(recent.all / unit),
+		Alone: p.alone, Lasted: t - p.struck,
+	}
+	e.Upstreams, e.Out = p.censusLocked()
+	return []Transition{e}
 }
 
 // setLocked changes an origin's state and keeps active and out in step.
@@ -126,6 +133,9 @@ func (p *Pool) setLocked(m *Member, s State, manual bool, t time.Duration) {
 	p.tallyLocked(m, -1)
 	if m.State() != s || m.manual.Load() != manual {
 		m.since.Store(int64(t))
+	}
+	if m.State() == Healthy {
+		m.left = t
 	}
 	if m.refs > 0 && (m.State() == Healthy) != (s == Healthy) {
 		p.troubled.Add(1 - 2*toInt(s == Healthy))

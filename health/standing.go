@@ -32,7 +32,7 @@ type Standing struct {
 	// its peers: ejected from 12.
 	Score, SlowScore float64
 	// Latency is the decaying peak that weighs in the choice, Median the median
-	// of the time to the first byte; 0 if unknown.
+	// of the time to the first byte, of however few answers; 0 if unknown.
 	Latency, Median time.Duration
 	// Share is how much of its requests it gets: less than 1 while it starts
 	// slowly, 0 while it is out.
@@ -59,7 +59,7 @@ func (v *View) standing(m *Member, t time.Duration) Standing {
 		Since:    v.pool.begin.Add(time.Duration(m.since.Load())),
 		InFlight: m.InFlight(), Requests: int(recent.all / unit), FailureRate: recent.rate(),
 		Failing: m.failing.read(forget, t), Score: m.faults.score, SlowScore: m.slow.score,
-		Latency: time.Duration(m.latency.read(latencyMemory, t)), Median: time.Duration(m.median.Load()),
+		Latency: time.Duration(m.latency.read(latencyMemory, t)), Median: m.ttfb.median(1),
 	}
 	if until := m.until.Load(); s.State == Ejected && until != forever {
 		s.Until = v.pool.begin.Add(time.Duration(until))
@@ -78,3 +78,6 @@ func (v *View) shareOf(m *Member, t time.Duration) float64 {
 	}
 	return v.policy.share(t - time.Duration(back))
 }
+
+// Manual tells that the origin's state is an operator's order.
+func (m *Member) Manual() bool { return m.manual.Load() && m.State() != Healthy }

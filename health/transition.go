@@ -50,15 +50,58 @@ type Transition struct {
 	Addr     string // the origin; the one that showed it, for a pool
 	From, To State
 	Reason   Reason
-	Cause    Cause // of the fault that was decisive; "" if there was none
+	Fault    // the one that was decisive; zero if there was none
 
+	Slow     bool    // Rate, Peers and Score are of slow answers, not of failures
 	Rate     float64 // failure rate since the origin turned bad; for a pool over ten seconds
 	Peers    float64 // the peers' failure rate in the same time
+	Own      float64 // where the pool is concerned, the origin's own failure rate
 	Requests int     // the origin's requests in that time; for a pool over ten seconds
 	Score    float64 // evidence: ejected from 12
+	// Latency is the origin's decaying peak, PeersMedian what it is held against;
+	// only of a slow origin.
+	Latency, PeersMedian time.Duration
+
+	// Upstreams is how many origins are in use, Out how many of these take no
+	// requests afterwards, by whomever's decision.
+	Upstreams, Out int
+	// Alone tells of a pool fault that there were no peers to compare with.
+	Alone bool
+	// Lasted is how long the pool fault that ends has lasted; of an origin that
+	// returns, how long it was out.
+	Lasted time.Duration
+	// Trials is how many trials in a row brought an origin back.
+	Trials int
 
 	// Level counts ejections in a row, for which Until doubles.
 	Level int
 	// Until is when an ejection ends; zero if there is none, or until restored.
 	Until time.Time
+}
+
+// faultOf is a Fault for a Transition.
+func faultOf(f *Fault) Fault {
+	if f == nil {
+		return Fault{}
+	}
+	return *f
+}
+
+// censusLocked counts the origins in use, and those that take no requests.
+func (p *Pool) censusLocked() (all, out int) {
+	for _, m := range *p.byAddr.Load() {
+		if m.refs == 0 {
+			continue
+		}
+		if all++; m.State() != Healthy {
+			out++
+		}
+	}
+	return all, out
+}
+
+// ending tells of the time that m was out, as it returns.
+func (e *Transition) ending(p *Pool, m *Member, t time.Duration) {
+	e.Trials, e.Lasted = m.passed, t-m.left
+	e.Upstreams, e.Out = p.censusLocked()
 }
