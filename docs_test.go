@@ -383,12 +383,9 @@ func TestDocsMetrics(t *testing.T) {
 	mentions(t, metricsDoc, "%s", matches(t, file, `NewDesc\("(\w+)"`))
 	mentions(t, metricsDoc, "%s", constantsOf(t, "caddymodule/healthlog.go", "event", ""))
 	mentions(t, metricsDoc, "%s", constantsOf(t, "health/transition.go", "Reason", "Reason"))
-	_, data, _ := strings.Cut(readDoc(t, "caddymodule/healthlog.go"), "func transitionData(")
-	var keys []string
-	for _, m := range regexp.MustCompile(`"(\w+)":|data\["(\w+)"\]`).FindAllStringSubmatch(data, -1) {
-		keys = append(keys, m[1]+m[2])
-	}
-	mentions(t, metricsDoc, "%s", keys)
+	facts := matches(t, "caddymodule/transitionfacts.go", `\{"(\w+)", `)
+	mentions(t, metricsDoc, "%s", facts)
+	mentions(t, logsDoc, "%s", facts)
 }
 
 // matches returns what the groups of the pattern catch in a file.

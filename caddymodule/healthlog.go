@@ -6,7 +6,6 @@ package caddymodule
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -82,31 +81,65 @@ type change struct {
 	hint  string
 }
 
+// Hints of transitions. The ones about orders name the calls of the admin API.
+const (
+	hintShared = "The fault is not one upstream's: look at what they share, such as a database, a network or a new release. " +
+		"No further upstream is ejected. Once half of all attempts fail, retries are limited. The latest fault: "
+	hintKept     = "It goes on getting requests although it does worse than the others. max_share of eject sets how many may be out."
+	hintTooMany  = "It has not recovered: it gets requests again because too many were out, as after a reload or an order that left fewer upstreams. max_share of eject sets how many may be."
+	hintSlow     = "It answers far more slowly than the others: look at its load, its disk and what it waits for."
+	hintOrder    = "An operator's order. It is taken back with `curl -X POST 'localhost:2019/reset_guard/upstreams/restore?upstream=ADDRESS'`."
+	hintTimed    = "An operator's order. Afterwards the upstream returns by trials, or before with `curl -X POST 'localhost:2019/reset_guard/upstreams/restore?upstream=ADDRESS'`."
+	hintNoneLeft = "With this order no upstream is left, and clients get errors: what operators took out gets nothing, not even as a last resort. Restore one with `curl -X POST 'localhost:2019/reset_guard/upstreams/restore?upstream=ADDRESS'`."
+)
+
 func changeOf(e health.Transition) change {
 	switch {
+	case e.Reason == health.ReasonPoolFault && e.Alone:
+		return change{"the only upstream left fails", zapcore.ErrorLevel, eventPoolFault, diagnose.Hint(e.Fault)}
 	case e.Reason == health.ReasonPoolFault:
-		return change{"all upstreams fail alike", zapcore.ErrorLevel, eventPoolFault,
-			"The fault is not one upstream's: look at what they share, such as a database, a network or a new release. Nobody is ejected. Once half of all attempts fail, retries are limited."}
+		return change{"all upstreams fail alike", zapcore.ErrorLevel, eventPoolFault, hintShared + diagnose.Hint(e.Fault)}
+	case e.Reason == health.ReasonPoolRecovered && e.Alone:
+		return change{"the only upstream left fails no longer", zapcore.InfoLevel, eventRestored, ""}
 	case e.Reason == health.ReasonPoolRecovered:
 		return change{"upstreams no longer fail alike", zapcore.InfoLevel, eventRestored, ""}
+	case e.Reason == health.ReasonManual:
+		return orderOf(e)
 	case e.Reason == health.ReasonMaxShare && e.To == e.From:
-		return change{"upstream would be ejected, but too many are", zapcore.WarnLevel, "",
-			"It goes on getting requests although it fails more often than the others. max_share of eject sets how many may be out."}
+		return change{"upstream would be ejected, but too many are", zapcore.WarnLevel, "", hintKept}
+	case e.Reason == health.ReasonMaxShare:
+		return change{"upstream restored", zapcore.WarnLevel, eventRestored, hintTooMany}
 	case e.To == health.Ejected:
 		return change{"upstream ejected", zapcore.WarnLevel, eventEjected, ejectHint(e)}
-	case e.To == health.Draining:
-		return change{"upstream draining", zapcore.InfoLevel, "", ""}
 	}
 	return change{"upstream restored", zapcore.InfoLevel, eventRestored, ""}
+}
+
+// orderOf is how an operator's order is told. It is news only if nothing is left.
+func orderOf(e health.Transition) change {
+	ch := change{"upstream ejected", zapcore.InfoLevel, eventEjected, hintOrder}
+	switch e.To {
+	case health.Healthy:
+		return change{"upstream restored", zapcore.InfoLevel, eventRestored, ""}
+	case health.Draining:
+		ch.msg, ch.event = "upstream draining", ""
+	}
+	switch {
+	case e.Out == e.Upstreams:
+		ch.level, ch.hint = zapcore.WarnLevel, hintNoneLeft
+	case !e.Until.IsZero():
+		ch.hint = hintTimed
+	}
+	return ch
 }
 
 // ejectHint is what to look at when an origin was ejected.
 func ejectHint(e health.Transition) string {
 	switch {
-	case e.Reason == health.ReasonSlow:
-		return "It answers far more slowly than the others: look at its load, its disk and what it waits for."
+	case e.Slow:
+		return hintSlow
 	case e.Cause != "":
-		return diagnose.Hint(health.Fault{Cause: e.Cause, Side: health.SideUpstream})
+		return diagnose.Hint(e.Fault)
 	}
 	return ""
 }
@@ -120,46 +153,3 @@ func (l *healthLog) tell(zone string, e health.Transition) {
 		l.events.put(ch.event, transitionData(zone, e, ch))
 	}
 }
-
-func transitionFields(zone string, e health.Transition, ch change) []zap.Field {
-	fields := []zap.Field{
-		zap.String("zone", clip(zone)),
-		zap.String("upstream", clip(e.Addr)),
-		zap.Stringer("from", e.From),
-		zap.Stringer("to", e.To),
-		zap.String("reason", string(e.Reason)),
-		zap.Float64("failure_rate", round(e.Rate)),
-		zap.Float64("peers_failure_rate", round(e.Peers)),
-		zap.Int("requests", e.Requests),
-		zap.Float64("score", round(e.Score)),
-	}
-	if e.Cause != "" {
-		fields = append(fields, zap.String("cause", string(e.Cause)))
-	}
-	if e.Level > 0 {
-		fields = append(fields, zap.Int("times", e.Level))
-	}
-	if !e.Until.IsZero() {
-		fields = append(fields, zap.Time("until", e.Until))
-	}
-	if ch.hint != "" {
-		fields = append(fields, zap.String("hint", ch.hint))
-	}
-	return fields
-}
-
-func transitionData(zone string, e health.Transition, ch change) map[string]any {
-	data := map[string]any{
-		"zone": zone, "upstream": e.Addr, "from": e.From.String(), "to": e.To.String(),
-		"reason": string(e.Reason), "cause": string(e.Cause),
-		"failure_rate": round(e.Rate), "peers_failure_rate": round(e.Peers),
-		"requests": e.Requests, "score": round(e.Score), "times": e.Level, "hint": ch.hint,
-	}
-	if !e.Until.IsZero() {
-		data["until"] = e.Until.UTC().Format(time.RFC3339)
-	}
-	return data
-}
-
-// round to three digits, which is more than the figures are worth.
-func round(x float64) float64 { return math.Round(x*1000) / 1000 }

@@ -209,7 +209,7 @@ var (
 	stateDesc = prometheus.NewDesc("reset_guard_upstream_state",
 		"1 for the state that an upstream is in: healthy, ejected, probing or draining.", []string{"zone", "upstream", "state"}, nil)
 	poolFaultDesc = prometheus.NewDesc("reset_guard_pool_fault",
-		"1 while all upstreams of a zone fail alike, so that nobody is ejected and retries are limited.", []string{"zone"}, nil)
+		"1 while all upstreams of a zone fail alike, or the only one left fails, so that no further one is ejected; once half of all attempts fail, retries are limited.", []string{"zone"}, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -39,7 +39,7 @@ const (
 	ReasonProbed        Reason = "probed"         // it could not be connected to, and a probe now can
 	ReasonMaxShare      Reason = "max_share"      // it stays, or returns, because too many are out
 	ReasonManual        Reason = "manual"         // an operator ejected, drained or restored it
-	ReasonPoolFault     Reason = "pool_fault"     // all origins of the pool fail alike: nobody is ejected
+	ReasonPoolFault     Reason = "pool_fault"     // all origins of the pool fail alike: no further one is ejected
 	ReasonPoolRecovered Reason = "pool_recovered" // the end of that
 )
 
