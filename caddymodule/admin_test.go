@@ -233,6 +233,15 @@ func TestAdminOrders(t *testing.T) {
 		byQuery("eject", "upstream="+a)
 	}
 	expect(t, "status without upstreams", s.get(t, "/").status, http.StatusServiceUnavailable)
+	fault := s.faults(t)[0]
+	expect(t, "cause", fault.text("cause"), "no_upstream")
+	expect(t, "side", fault.text("side"), "proxy")
+	if !strings.Contains(fault.text("hint"), "Operators have taken out all origins") {
+		t.Errorf("got the hint %q, want it to name the orders", fault.text("hint"))
+	}
+	for i, want := range []string{"info", "info", "info", "warn"} { // the last one left
+		expect(t, fmt.Sprintf("level of ejection %d", i), s.told(t, "upstream ejected")[i].text("level"), want)
+	}
 	byQuery("restore", "upstream="+addrs[0])
 	s.wantTold(t, addrs[0], "upstream ejected", "upstream ejected", "upstream draining", "upstream restored",
 		"upstream ejected", "upstream restored")
@@ -327,6 +336,10 @@ func TestAdminAfterReload(t *testing.T) {
 	was := one(t, s.ask(t, http.MethodPost, upstreams+"/eject?upstream="+addrs[1], "").standings(t))
 	s.reload(t, "reset_guard "+join(addrs[0], addrs[1]))
 	list := s.standings(t, "")
+	still := s.told(t, "upstreams still out")
+	if len(still) != 1 || still[0].text("level") != "info" || fmt.Sprint(still[0]["which"]) != "["+addrs[1]+": ejected, manual]" || still[0]["upstreams"] != 2.0 {
+		t.Errorf("got %v, want one line about the second upstream", still)
+	}
 	if len(list) != 2 || list[1].State != "ejected" || !list[1].Manual || !list[1].Since.Equal(was.Since) {
 		t.Errorf("got %+v, want two upstreams, the second one ejected since %s", list, was.Since)
 	}

@@ -101,6 +101,7 @@ func (a *App) Start() error {
 	for _, s := range a.order {
 		s.start(now)
 	}
+	a.tellStillOut(now)
 	a.registry.metrics.tidy(now)
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel

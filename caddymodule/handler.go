@@ -164,6 +164,9 @@ func (ex *exchange) verdict(err error) (health.Fault, bool) {
 		Cause: health.NoUpstream, Phase: health.PhaseDial, Side: health.SideUpstream,
 		Err: cmp.Or(he.Err, err), // the id in a HandlerError's text is in no other log
 	}
+	if ex.site.ordersOut(ex.pool) {
+		f.Side = health.SideProxy
+	}
 	ex.Note(f, "", failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNoOther})
 	return f, true
 }

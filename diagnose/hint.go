@@ -170,9 +170,11 @@ func hintLocal(f health.Fault) string {
 		return "Caddy has no file descriptor left. Raise LimitNOFILE with `systemctl edit caddy` (or `ulimit -n`), and look at what holds them: `ls -l /proc/PID/fd`."
 	case health.LocalMemory:
 		return "The kernel has no memory left for sockets. Check `free -m`, the memory limit of the container or unit, and `net.ipv4.tcp_mem`."
-	default:
-		return "No origin was available: all are marked down (`health_uri`, `max_fails`) or full (`unhealthy_request_count`), or `dynamic` found none (see the lines before). If the admin API is on: `curl localhost:2019/reverse_proxy/upstreams`."
 	}
+	if f.Side == health.SideProxy {
+		return "Operators have taken out all origins: `curl localhost:2019/reset_guard/upstreams` lists them, `curl -X POST 'localhost:2019/reset_guard/upstreams/restore?upstream=ADDRESS'` restores one."
+	}
+	return "No origin was available. `curl localhost:2019/reset_guard/upstreams` lists orders; others are marked down (`health_uri`, `max_fails`: `/reverse_proxy/upstreams`), full (`unhealthy_request_count`), or `dynamic` found none (see above)."
 }
 
 // LongWait is how long a client must have waited for an origin in vain until its

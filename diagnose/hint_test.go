@@ -106,7 +106,8 @@ func TestHintNamesRealOptions(t *testing.T) {
 		"read_timeout", "dynamic",
 		"net.ipv4.ip_local_port_range", "net.ipv4.tcp_mem",
 		"dig", "ip route get", "ping", "dmesg -T", "openssl s_client -connect", "ss -s", "free -m",
-		"systemctl edit caddy", "ulimit -n", "ls -l /proc/PID/fd", "curl localhost:2019/reverse_proxy/upstreams",
+		"systemctl edit caddy", "ulimit -n", "ls -l /proc/PID/fd", "/reverse_proxy/upstreams", "curl localhost:2019/reset_guard/upstreams",
+		"curl -X POST 'localhost:2019/reset_guard/upstreams/restore?upstream=ADDRESS'",
 	}
 	quoted := regexp.MustCompile("`([^`]+)`")
 	for _, f := range everyFault(t) {
@@ -149,6 +150,7 @@ func TestHintSaysWhatToDo(t *testing.T) {
 		{"ports", health.Fault{Cause: health.LocalPorts, Phase: health.PhaseDial}, "ip_local_port_range"},
 		{"files", health.Fault{Cause: health.LocalFiles, Phase: health.PhaseDial}, "LimitNOFILE"},
 		{"all down", health.Fault{Cause: health.NoUpstream}, "marked down"},
+		{"all ordered out", health.Fault{Cause: health.NoUpstream, Side: health.SideProxy}, "Operators"},
 		{"patience", health.Fault{Cause: health.ClientGone, Phase: health.PhaseWait}, "slow answers"},
 	} {
 		if got := Hint(tc.fault); !strings.Contains(got, tc.want) {
