@@ -80,7 +80,8 @@ func (ex *exchange) noteInAccessLog(r *http.Request) {
 // admit returns the entry to write a fault's line to; nil if it is not to be
 // written, because of its level or because there are too many of its kind.
 func (l *faultLog) admit(rec failover.Record, end ending, now time.Time) *zapcore.CheckedEntry {
-	c := l.logger.Check(levelOf(rec.Fault, rec.Decision.Action, end.outcome), "upstream fault")
+	level := levelOf(rec.Fault, rec.Decision.Action, end.outcome)
+	c := l.logger.Check(level, "upstream fault")
 	if c == nil {
 		return nil
 	}
@@ -88,7 +89,7 @@ func (l *faultLog) admit(rec failover.Record, end ending, now time.Time) *zapcor
 		Upstream: rec.Upstream, Cause: rec.Cause, Phase: rec.Phase,
 		Outcome: end.outcome, Action: string(rec.Decision.Action),
 	}
-	if !l.burst.Allow(kind, now) {
+	if !l.burst.Allow(kind, &diagnose.Line{Level: int8(level), Fault: rec.Fault}, now) {
 		return nil
 	}
 	return c
@@ -99,7 +100,7 @@ func (l *faultLog) admit(rec failover.Record, end ending, now time.Time) *zapcor
 // now for what a client has seen.
 func levelOf(f health.Fault, action failover.Action, outcome string) zapcore.Level {
 	switch {
-	case f.Cause == health.ClientGone && f.Phase != health.PhaseBody && f.Elapsed >= diagnose.LongWait:
+	case diagnose.Silent(f):
 		return zapcore.WarnLevel // it is the origin that was silent
 	case f.Cause == health.ClientGone, f.Side == health.SideClient:
 		return zapcore.DebugLevel
@@ -119,7 +120,7 @@ func faultFields(rec failover.Record, end ending) []zap.Field {
 		zap.String("upstream", clip(rec.Upstream)),
 		zap.String("cause", string(rec.Cause)),
 		zap.String("phase", string(rec.Phase)),
-		zap.String("side", string(rec.Side)),
+		zap.String("side", string(diagnose.Side(rec.Fault))),
 		zap.Int("attempt", rec.Attempt),
 		zap.String("action", string(rec.Decision.Action)),
 		zap.String("outcome", end.outcome),
@@ -184,8 +185,7 @@ func clip(s string) string {
 // summaries writes how many lines were left out.
 func (l *faultLog) summaries(sums []diagnose.Summary) {
 	for _, s := range sums {
-		f := health.Fault{Cause: s.Cause, Phase: s.Phase}
-		c := l.logger.Check(levelOf(f, failover.Action(s.Action), s.Outcome), "upstream faults summed up")
+		c := l.logger.Check(zapcore.Level(s.Level), "upstream faults summed up")
 		if c == nil {
 			continue
 		}
@@ -194,9 +194,10 @@ func (l *faultLog) summaries(sums []diagnose.Summary) {
 			zap.String("upstream", s.Upstream),
 			zap.String("cause", string(s.Cause)),
 			zap.String("phase", string(s.Phase)),
+			zap.String("side", string(s.Side)),
 			zap.String("action", s.Action),
 			zap.String("outcome", s.Outcome),
-			zap.String("hint", diagnose.Hint(f)),
+			zap.String("hint", s.Hint),
 			zap.Time("first", s.First),
 			zap.Time("last", s.Last),
 		)

@@ -89,10 +89,45 @@ func TestSilentOriginIsWarnedOf(t *testing.T) {
 				if got := lines[0].Level; got != want {
 					t.Errorf("level: got %v, want %v: %v", got, want, lines[0].ContextMap())
 				}
+				side := map[zapcore.Level]string{zapcore.DebugLevel: "client", zapcore.WarnLevel: "upstream"}[want]
+				if got := lines[0].ContextMap()["side"]; got != side {
+					t.Errorf("side: got %v, want %s", got, side)
+				}
 				if got := lines[0].ContextMap()["elapsed"]; got != waits {
 					t.Errorf("elapsed: got %v, want %v", got, waits)
 				}
 			})
+		})
+	}
+}
+
+// A sum has the level, the side and the hint of the lines that it stands for.
+func TestSumsAreAsUrgentAsTheirLines(t *testing.T) {
+	for name, f := range map[string]health.Fault{
+		"silent origin": {Cause: health.ClientGone, Phase: health.PhaseWait, Side: health.SideClient, Elapsed: diagnose.LongWait},
+		"lasting fault": {Cause: health.TLSExpired, Phase: health.PhaseTLS, Side: health.SideUpstream, Trip: true},
+		"maintenance":   {Cause: health.Status, Phase: health.PhaseHeaders, Side: health.SideUpstream, StatusCode: http.StatusServiceUnavailable},
+		"unsendable":    {Cause: health.Protocol, Phase: health.PhaseWrite, Side: health.SideClient},
+	} {
+		t.Run(name, func(t *testing.T) {
+			core, logged := observer.New(zapcore.DebugLevel)
+			log := &faultLog{logger: zap.New(core), burst: diagnose.NewBurst(diagnose.BurstConfig{Lines: 1})}
+			rec := failover.Record{Fault: f, Upstream: "a", Decision: failover.Decision{Action: failover.Retried}}
+			end := ending{outcome: outcomeAnswered}
+			for range 3 {
+				if c := log.admit(rec, end, time.Now()); c != nil {
+					c.Write(faultFields(rec, end)...)
+				}
+			}
+			log.summaries(log.burst.Flush(time.Now()))
+			lines := logged.All()
+			if len(lines) != 2 {
+				t.Fatalf("got %d lines, want one and a sum", len(lines))
+			}
+			line, sum := lines[0].ContextMap(), lines[1].ContextMap()
+			if lines[1].Level != lines[0].Level || sum["side"] != line["side"] || sum["hint"] != diagnose.Hint(f) || sum["count"] != int64(2) {
+				t.Errorf("got a sum at %v, %v, want two lines as at %v, %v", lines[1].Level, sum, lines[0].Level, line)
+			}
 		})
 	}
 }

@@ -18,6 +18,9 @@ import (
 // OtherUpstream is the Kind.Upstream of all kinds beyond BurstConfig.Kinds.
 const OtherUpstream = "(other)"
 
+// hintOther explains what the kinds beyond the limit have in common.
+const hintOther = "More than 256 kinds of faults came at a time, or the names of origins are longer than 300 bytes: these are the ones beyond. Names that come from requests have no end; else look for what all origins share."
+
 // maxUpstream is the longest name told apart: a DNS name has at most 253 bytes,
 // a port 6, a socket path 108. A dynamic upstream may take its name from the
 // request, so that without this limit a client could fill the table with
@@ -53,11 +56,21 @@ func (c BurstConfig) withDefaults() BurstConfig {
 	return c
 }
 
+// Line is what a kind does not say of a line. Of several, the first of the most
+// urgent ones stands for all.
+type Line struct {
+	Level int8 // more urgent lines have higher ones
+	Fault health.Fault
+}
+
 // Summary is what one kind's unwritten lines come to.
 type Summary struct {
 	Kind
 	Suppressed  int
 	First, Last time.Time
+	Level       int8 // of the most urgent line, like Side and Hint
+	Side        health.Side
+	Hint        string
 }
 
 // Burst lets the first lines of each kind through in full and counts the rest.
@@ -81,7 +94,7 @@ func NewBurst(cfg BurstConfig) *Burst {
 
 // Allow tells whether a line of kind k is to be written now. If not, it is
 // counted. It does not allocate for a kind it knows.
-func (b *Burst) Allow(k Kind, now time.Time) bool {
+func (b *Burst) Allow(k Kind, l *Line, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.windowLocked(k, now)
@@ -92,7 +105,7 @@ func (b *Burst) Allow(k Kind, now time.Time) bool {
 		w.written++
 		return true
 	}
-	w.running.add(now)
+	w.running.add(l, now)
 	return false
 }
 
@@ -127,7 +140,12 @@ func (b *Burst) collect(buf []Summary, take func(*window) (t tally, quiet bool))
 	for k, w := range b.kinds {
 		t, quiet := take(w)
 		if t.n > 0 {
-			buf = append(buf, Summary{Kind: k, Suppressed: t.n, First: t.first, Last: t.last})
+			if k.Upstream == OtherUpstream {
+				t.hint = hintOther
+			}
+			buf = append(buf, Summary{
+				Kind: k, Suppressed: t.n, First: t.first, Last: t.last, Level: t.level, Side: t.side, Hint: t.hint,
+			})
 		}
 		if quiet {
 			delete(b.kinds, k)
@@ -197,14 +215,22 @@ func (w *window) takeEnded() tally {
 	return t
 }
 
-// tally counts lines that were not written.
+// tally counts lines that were not written. Its texts are constants: it keeps no
+// error.
 type tally struct {
 	n           int
 	first, last time.Time
+	level       int8
+	side        health.Side
+	hint        string
 }
 
-func (t *tally) add(now time.Time) {
-	t.merge(tally{n: 1, first: now, last: now})
+func (t *tally) add(l *Line, now time.Time) {
+	u := tally{n: 1, first: now, last: now, level: l.Level}
+	if t.n == 0 || l.Level > t.level {
+		u.side, u.hint = Side(l.Fault), Hint(l.Fault)
+	}
+	t.merge(u)
 }
 
 // merge keeps first before last even when times arrive out of order.
@@ -217,6 +243,9 @@ func (t *tally) merge(u tally) {
 	}
 	if t.n == 0 || u.last.After(t.last) {
 		t.last = u.last
+	}
+	if t.n == 0 || u.level > t.level {
+		t.level, t.side, t.hint = u.level, u.side, u.hint
 	}
 	t.n += u.n
 }

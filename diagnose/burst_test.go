@@ -18,6 +18,48 @@ var (
 	kindB = Kind{Upstream: "10.0.0.1:80", Cause: health.Reset, Phase: health.PhaseBody, Action: "retry"}
 )
 
+// lineA is what the tests' lines say.
+var lineA = &Line{Level: 1, Fault: health.Fault{Cause: health.Reset, Phase: health.PhaseWait}}
+
+// summed is a sum of such lines.
+func summed(k Kind, n int, first, last time.Time) Summary {
+	return Summary{Kind: k, Suppressed: n, First: first, Last: last, Level: 1, Side: health.SideUpstream, Hint: Hint(lineA.Fault)}
+}
+
+// The most urgent of the lines left out stands for all, and nothing is kept of
+// errors.
+func TestBurstKeepsTheMostUrgentLine(t *testing.T) {
+	gone := health.Fault{Cause: health.ClientGone, Phase: health.PhaseWait}
+	silent := gone
+	silent.Elapsed = LongWait
+	b := NewBurst(BurstConfig{Lines: 1, Window: time.Second})
+	k := Kind{Upstream: "a", Cause: health.ClientGone, Phase: health.PhaseWait}
+	for i, l := range []*Line{{0, gone}, {-1, gone}, {1, silent}, {0, gone}, {1, gone}} {
+		b.Allow(k, l, t0.Add(time.Duration(i)*time.Millisecond))
+	}
+	got := b.Due(t0.Add(time.Second), nil)
+	if len(got) != 1 || got[0].Suppressed != 4 || got[0].Level != 1 || got[0].Side != health.SideUpstream || got[0].Hint != Hint(silent) {
+		t.Errorf("got %+v, want 4 lines, told as the silent origin's", got)
+	}
+	b.Allow(k, &Line{2, silent}, t0.Add(time.Hour))
+	b.Allow(k, &Line{-1, gone}, t0.Add(time.Hour))
+	if got = b.Flush(t0.Add(time.Hour)); len(got) != 1 || got[0].Level != -1 || got[0].Side != health.SideClient || got[0].Hint != Hint(gone) {
+		t.Errorf("a window later: got %+v, want nothing of the first one", got)
+	}
+}
+
+func TestBurstTellsWhatTheRestIs(t *testing.T) {
+	b := NewBurst(BurstConfig{Lines: 1, Window: time.Second, Kinds: 1})
+	b.Allow(kindA, lineA, t0)
+	for range 3 {
+		b.Allow(kindB, &Line{Level: 2, Fault: lineA.Fault}, t0)
+	}
+	got := b.Due(t0.Add(time.Second), nil)
+	if len(got) != 1 || got[0].Upstream != OtherUpstream || got[0].Level != 2 || got[0].Hint != hintOther {
+		t.Errorf("got %+v, want the rest at its own level, with its own hint", got)
+	}
+}
+
 func TestBurstSteps(t *testing.T) {
 	type step struct {
 		name  string
@@ -65,7 +107,7 @@ func TestBurstSteps(t *testing.T) {
 
 func allowed(b *Burst, k Kind, times int, now time.Time) (n int) {
 	for range times {
-		if b.Allow(k, now) {
+		if b.Allow(k, lineA, now) {
 			n++
 		}
 	}
@@ -75,7 +117,7 @@ func allowed(b *Burst, k Kind, times int, now time.Time) (n int) {
 func TestBurstDue(t *testing.T) {
 	b := NewBurst(BurstConfig{Lines: 2, Window: time.Second})
 	allowed(b, kindA, 5, t0)
-	b.Allow(kindA, t0.Add(300*time.Millisecond))
+	b.Allow(kindA, lineA, t0.Add(300*time.Millisecond))
 	allowed(b, kindB, 2, t0)
 	buf := make([]Summary, 0, 8)
 
@@ -83,7 +125,7 @@ func TestBurstDue(t *testing.T) {
 		t.Errorf("window runs: got %v, want nothing", got)
 	}
 	got := b.Due(t0.Add(time.Second), buf)
-	want := Summary{Kind: kindA, Suppressed: 4, First: t0, Last: t0.Add(300 * time.Millisecond)}
+	want := summed(kindA, 4, t0, t0.Add(300*time.Millisecond))
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("window over: got %v, want only %v", got, want)
 	}
@@ -102,7 +144,7 @@ func TestBurstDueKeepsSumsOfEarlierWindows(t *testing.T) {
 	}
 	prefix := Summary{Suppressed: 99}
 	got := b.Due(t0.Add(2500*time.Millisecond), []Summary{prefix})
-	want := Summary{Kind: kindA, Suppressed: 6, First: t0, Last: t0.Add(time.Second)}
+	want := summed(kindA, 6, t0, t0.Add(time.Second))
 	if len(got) != 2 || got[0] != prefix || got[1] != want {
 		t.Errorf("running third window: got %v, want %v appended", got, want)
 	}
@@ -129,7 +171,7 @@ func TestBurstFlush(t *testing.T) {
 	if len(got) != 1 || got[0].Suppressed != 3 {
 		t.Errorf("running window: got %v, want 3 suppressed", got)
 	}
-	if b.Allow(kindA, t0.Add(2*time.Millisecond)) {
+	if b.Allow(kindA, lineA, t0.Add(2*time.Millisecond)) {
 		t.Error("Flush let a second burst through within the window")
 	}
 	if got := b.Flush(t0.Add(time.Hour)); len(got) != 1 || got[0].Suppressed != 1 || len(b.kinds) != 0 {
@@ -160,13 +202,13 @@ func TestBurstIsBounded(t *testing.T) {
 func TestBurstSharesOverlongNames(t *testing.T) {
 	b := NewBurst(BurstConfig{Kinds: 2})
 	for i := range 100 {
-		b.Allow(Kind{Upstream: strings.Repeat("x", maxUpstream) + fmt.Sprint(i)}, t0)
+		b.Allow(Kind{Upstream: strings.Repeat("x", maxUpstream) + fmt.Sprint(i)}, lineA, t0)
 	}
 	if _, ok := b.kinds[Kind{Upstream: OtherUpstream}]; !ok || len(b.kinds) != 1 {
 		t.Errorf("got %d records, want only the shared one", len(b.kinds))
 	}
-	b.Allow(kindA, t0)
-	b.Allow(kindB, t0)
+	b.Allow(kindA, lineA, t0)
+	b.Allow(kindB, lineA, t0)
 	if len(b.kinds) != 3 {
 		t.Errorf("got %d records, want the shared one to take no room from the others", len(b.kinds))
 	}
@@ -174,11 +216,11 @@ func TestBurstSharesOverlongNames(t *testing.T) {
 
 func TestBurstAllowDoesNotAllocate(t *testing.T) {
 	b := NewBurst(BurstConfig{})
-	b.Allow(kindA, t0)
+	b.Allow(kindA, lineA, t0)
 	now := t0
 	if n := testing.AllocsPerRun(1000, func() {
 		now = now.Add(100 * time.Millisecond)
-		b.Allow(kindA, now)
+		b.Allow(kindA, lineA, now)
 	}); n != 0 {
 		t.Errorf("got %v allocs per call, want 0", n)
 	}
@@ -220,7 +262,7 @@ func BenchmarkBurstAllow(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			burst.Allow(kindA, t0)
+			burst.Allow(kindA, lineA, t0)
 		}
 	})
 }

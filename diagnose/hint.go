@@ -182,11 +182,16 @@ func hintLocal(f health.Fault) string {
 // about ten seconds (Nielsen, Usability Engineering, 1993).
 const LongWait = 10 * time.Second
 
+// Silent tells that a client has left because the origin was silent for long.
+func Silent(f health.Fault) bool {
+	return f.Cause == health.ClientGone && f.Phase != health.PhaseBody && f.Elapsed >= LongWait
+}
+
 func hintClient(f health.Fault) string {
 	switch {
 	case f.Phase == health.PhaseBody:
 		return "The visitor left or lost the network. Nothing is to be done; if there are many, look at the network in front of this host."
-	case f.Elapsed >= LongWait:
+	case Silent(f):
 		return "The origin was silent for as long as the visitor waited: it hangs, or the network path to it is broken. Set `response_header_timeout` (and `tls_timeout`) in `transport http`, so that others are tried in time."
 	default:
 		return "The visitor left before the origin answered. One such case is normal; if there are many, look for slow answers."

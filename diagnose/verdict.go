@@ -42,7 +42,7 @@ type Verdict struct {
 
 // Judge makes the verdict on a request's last fault.
 func Judge(f health.Fault) Verdict {
-	v := Verdict{Status: status(f), ProxyStatusError: proxyError(f), Side: side(f)}
+	v := Verdict{Status: status(f), ProxyStatusError: proxyError(f), Side: Side(f)}
 	v.Title, v.Detail = words(f, v.Status)
 	if v.Status == http.StatusServiceUnavailable {
 		v.RetryAfter = retryAfter(f.RetryAfter)
@@ -175,9 +175,13 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// side is the fault's own side, or the cause's usual one if it names none.
-func side(f health.Fault) health.Side {
-	if f.Side != "" {
+// Side is the fault's own side, or the cause's usual one if it names none. A
+// client that leaves after a long wait was not at fault: the origin was silent.
+func Side(f health.Fault) health.Side {
+	switch {
+	case Silent(f):
+		return health.SideUpstream
+	case f.Side != "":
 		return f.Side
 	}
 	switch f.Cause {
