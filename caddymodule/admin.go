@@ -7,6 +7,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -59,6 +60,7 @@ type upstreamStatus struct {
 
 	Requests    int     `json:"requests"`
 	FailureRate float64 `json:"failure_rate"`
+	Failing     float64 `json:"failing"`
 	Score       float64 `json:"score"`
 	SlowScore   float64 `json:"slow_score"`
 
@@ -72,7 +74,7 @@ func statusOf(p *poolInUse, st health.Standing, now time.Time) upstreamStatus {
 	s := upstreamStatus{
 		Zone: p.zone, PoolFault: p.health.Faulty(now), Upstream: st.Addr,
 		State: st.State.String(), Manual: st.Manual, Since: inUTC(st.Since), Until: inUTC(st.Until), Times: st.Level,
-		Requests: st.Requests, FailureRate: round(st.FailureRate), Score: round(st.Score), SlowScore: round(st.SlowScore),
+		Requests: st.Requests, FailureRate: round(st.FailureRate), Failing: round(st.Failing), Score: round(st.Score), SlowScore: round(st.SlowScore),
 		Latency: seconds(st.Latency), Median: seconds(st.Median), InFlight: st.InFlight, Share: round(st.Share),
 	}
 	if st.State != health.Healthy {
@@ -114,6 +116,24 @@ func (f filter) find(now time.Time) (found []foundUpstream) {
 	return found
 }
 
+// schemePorts are the schemes that an upstream may be configured with, and their
+// ports. Caddy dials, and we know, the address without.
+var schemePorts = map[string]string{"http": "80", "https": "443", "h2c": "80"}
+
+// addressIn is the address of an upstream that is given with its scheme.
+func addressIn(upstream string) string {
+	scheme, addr, found := strings.Cut(upstream, "://")
+	port, known := schemePorts[strings.ToLower(scheme)]
+	if !found || !known {
+		return upstream
+	}
+	addr = strings.TrimSuffix(addr, "/")
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return net.JoinHostPort(strings.Trim(addr, "[]"), port)
+	}
+	return addr
+}
+
 type foundUpstream struct {
 	pool *poolInUse
 	upstreamInUse
@@ -138,7 +158,7 @@ func listUpstreams(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	now := time.Now()
-	return answerJSON(w, statuses(filter{q["zone"], q["upstream"]}.find(now), now))
+	return answerJSON(w, statuses(filter{q["zone"], addressIn(q["upstream"])}.find(now), now))
 }
 
 func answerJSON(w http.ResponseWriter, v any) error {

@@ -25,9 +25,24 @@ const maxOrderBody = 64 << 10
 
 // order is the body of a call, or its query parameters.
 type order struct {
-	Upstream string          `json:"upstream"`
-	Zone     string          `json:"zone"`
-	For      *caddy.Duration `json:"for"` // nil: until restored
+	Upstream string    `json:"upstream"`
+	Zone     string    `json:"zone"`
+	For      *orderFor `json:"for"` // nil: until restored
+}
+
+// orderFor is a duration of which an error reads the same in a body and in a query.
+type orderFor time.Duration
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *orderFor) UnmarshalJSON(raw []byte) error {
+	if (*caddy.Duration)(f).UnmarshalJSON(raw) != nil {
+		return badFor(strings.Trim(string(raw), `"`))
+	}
+	return nil
+}
+
+func badFor(given string) error {
+	return refuse(http.StatusBadRequest, "for: '%s' is not a duration, such as 10m", clip(given))
 }
 
 // long is how long the order holds; 0 until the next one.
@@ -137,6 +152,7 @@ func readOrder(r *http.Request, kind orderKind) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Upstream = addressIn(o.Upstream)
 	return o, o.validate(kind)
 }
 
@@ -148,6 +164,9 @@ func (o *order) parseBody(r *http.Request, body []byte, kind orderKind) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(o); err != nil {
+		if refused := (caddy.APIError{}); errors.As(err, &refused) {
+			return refused
+		}
 		return refuse(http.StatusBadRequest, "decoding the body: %w; fields of %s are %s", err, kind.name, strings.Join(kind.params, ", "))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
@@ -164,9 +183,9 @@ func (o *order) parseQuery(q map[string]string) error {
 	}
 	d, err := caddy.ParseDuration(long)
 	if err != nil {
-		return refuse(http.StatusBadRequest, "for: '%s' is not a duration, such as 10m", clip(long))
+		return badFor(long)
 	}
-	o.For = (*caddy.Duration)(&d)
+	o.For = (*orderFor)(&d)
 	return nil
 }
 

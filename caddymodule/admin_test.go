@@ -108,6 +108,7 @@ type standing struct {
 	Times       int       `json:"times"`
 	Requests    int       `json:"requests"`
 	FailureRate float64   `json:"failure_rate"`
+	Failing     float64   `json:"failing"`
 	Score       float64   `json:"score"`
 	SlowScore   float64   `json:"slow_score"`
 	Latency     float64   `json:"latency_seconds"`
@@ -206,7 +207,8 @@ func TestAdminOrders(t *testing.T) {
 		t.Helper()
 		return one(t, s.ask(t, http.MethodPost, upstreams+"/"+name+"?"+query, "").standings(t))
 	}
-	got := order("eject", fmt.Sprintf(`{"upstream":%q,"for":"1h"}`, addrs[0]))
+	expect(t, "found by its URL", one(t, s.standings(t, "?upstream=https://"+addrs[0])).Upstream, addrs[0])
+	got := order("eject", fmt.Sprintf(`{"upstream":%q,"for":"1h"}`, "http://"+addrs[0]+"/"))
 	if got.State != "ejected" || !got.Manual || got.Reason != "manual" || got.Share != 0 {
 		t.Errorf("eject: got %+v", got)
 	}
@@ -287,7 +289,9 @@ func TestAdminRefuses(t *testing.T) {
 		{"both", "POST", "/eject?upstream=a", `{"upstream":"a"}`, isJSON, 400, "not in both"},
 		{"restore for", "POST", "/restore", `{"upstream":"a","for":"1m"}`, isJSON, 400, "takes no 'for'"},
 		{"restore for in the query", "POST", "/restore?upstream=a&for=1m", "", nil, 400, "unknown parameter 'for'"},
-		{"bad duration", "POST", "/eject?upstream=a&for=soon", "", nil, 400, "is not a duration"},
+		{"bad duration", "POST", "/eject?upstream=a&for=soon", "", nil, 400, "for: 'soon' is not a duration, such as 10m"},
+		{"bad duration in the body", "POST", "/eject", `{"upstream":"a","for":"soon"}`, isJSON, 400, "for: 'soon' is not a duration, such as 10m"},
+		{"bad number in the body", "POST", "/eject", `{"upstream":"a","for":true}`, isJSON, 400, "for: 'true' is not a duration, such as 10m"},
 		{"negative", "POST", "/eject?upstream=a&for=-1s", "", nil, 400, "above 0"},
 		{"zero", "POST", "/eject", `{"upstream":"a","for":0}`, isJSON, 400, "above 0"},
 		{"too long", "POST", "/eject", `{"upstream":"` + strings.Repeat("a", 70_000) + `"}`, isJSON, 413, "longer than 65536 bytes"},
@@ -372,7 +376,7 @@ func TestAdminShowsWhyAnUpstreamIsOut(t *testing.T) {
 		u = one(t, s.standings(t, "?upstream="+bad.Addr()))
 		return u.State == "ejected"
 	})
-	if u.Reason != "failing" || u.Manual || u.Times != 1 || u.FailureRate != 1 || u.Requests < 5 || u.Score < 12 || u.Share != 0 {
+	if u.Reason != "failing" || u.Manual || u.Times != 1 || u.FailureRate != 1 || u.Failing < .2 || u.Requests < 5 || u.Score < 12 || u.Share != 0 {
 		t.Errorf("got %+v, want the figures of an ejection", u)
 	}
 	if long := u.Until.Sub(u.Since); long < 4*time.Second || long > 6*time.Second {
