@@ -171,12 +171,28 @@ func segmentEnd(tokens []caddyfile.Token, i int) int {
 	return i
 }
 
-// explainUnknown adds to reverse_proxy's error what else is allowed here.
+// explainUnknown adds to reverse_proxy's error what else is allowed here, or
+// where an option of ours belongs.
 func explainUnknown(err error) error {
-	if strings.Contains(err.Error(), "unrecognized subdirective") {
+	if _, opt, unknown := strings.Cut(err.Error(), "unrecognized subdirective"); unknown {
+		opt, _, _ = strings.Cut(strings.TrimSpace(opt), ",")
+		if block := blockOf(opt); block != "" {
+			return fmt.Errorf("%w: %s belongs into the block of %s: %s { %s ... }", err, opt, block, block, opt)
+		}
 		return fmt.Errorf("%w: reset_guard takes %s and every option of reverse_proxy", err, strings.Join(ownOptions[:], ", "))
 	}
 	return err
+}
+
+// blockOf names the option of ours in whose block opt belongs; "" if none.
+func blockOf(opt string) string {
+	if _, known := failoverValues[opt]; known {
+		return "failover"
+	}
+	if _, known := ejectValues[opt]; known {
+		return "eject"
+	}
+	return ""
 }
 
 // options are the guard's own options in a Caddyfile.
@@ -223,11 +239,19 @@ func unmarshalZone(d *caddyfile.Dispenser, dst *string) error {
 	if len(args) != 1 || args[0] == "" || len(args[0]) > maxZone {
 		return d.Errf("zone takes one name of 1 to %d bytes", maxZone)
 	}
+	if hasPlaceholder(args[0]) {
+		return d.Errf("zone takes a fixed name, not '%s': placeholders are not filled in there", args[0])
+	}
 	*dst = args[0]
 	if d.NextBlock(0) {
 		return d.Err("zone takes no block")
 	}
 	return nil
+}
+
+func hasPlaceholder(name string) bool {
+	open := strings.IndexByte(name, '{')
+	return open >= 0 && strings.IndexByte(name[open:], '}') > 0
 }
 
 // maxZone bounds a name that stands in every line of the log.

@@ -5,6 +5,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -85,12 +86,16 @@ func (e *Eject) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return nil
 	}
 	seen := make(map[string]bool)
+	last := d.Token() // of the lines of base and max, of which the later one is told
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		opt := d.Val()
 		if seen[opt] {
 			return d.Errf("%s already specified", opt)
 		}
 		seen[opt] = true
+		if opt == "base" || opt == "max" {
+			last = d.Token()
+		}
 		if err := e.unmarshalOption(d, opt); err != nil {
 			return err
 		}
@@ -102,9 +107,18 @@ func (e *Eject) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Err("eject takes 'off' or a block with at least one option")
 	}
 	if p := e.policy(); p.Base > p.Max {
-		return d.Errf("base is %s, which is more than max, %s", p.Base, p.Max)
+		at := caddyfile.NewDispenser([]caddyfile.Token{last})
+		at.Next()
+		return at.Errf("base is %s%s, which is more than max, %s", p.Base, byDefault(e.Base == 0), p.Max)
 	}
 	return nil
+}
+
+func byDefault(yes bool) string {
+	if yes {
+		return " by default"
+	}
+	return ""
 }
 
 // ejectValues are the options of eject and what they take.
@@ -148,7 +162,15 @@ func parsePercent(d *caddyfile.Dispenser, opt, arg string, dst *float64) error {
 	n, percent := strings.CutSuffix(arg, "%")
 	v, err := strconv.ParseFloat(n, 64)
 	if err != nil || !percent || !(v > 0 && v <= 100) {
-		return d.Errf("%s: '%s' is not a share above 0%% and up to 100%%, such as 50%%", opt, arg)
+		instead := ""
+		switch {
+		case err != nil || percent:
+		case v > 0 && v < 1:
+			instead = fmt.Sprintf(": write %.6g%%", 100*v)
+		case v > 1 && v <= 100:
+			instead = fmt.Sprintf(": write %s%%", n)
+		}
+		return d.Errf("%s: '%s' is not a share above 0%% and up to 100%%, such as 50%%%s", opt, arg, instead)
 	}
 	*dst = v / 100
 	return nil

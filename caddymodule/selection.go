@@ -86,6 +86,9 @@ func (s *Selection) Validate() error {
 	if err := s.Eject.policy().Validate(); err != nil {
 		return fmt.Errorf("eject: %w", err)
 	}
+	if hasPlaceholder(s.Zone) {
+		return fmt.Errorf("zone: '%s' has a placeholder, and they are not filled in there: give a fixed name", s.Zone)
+	}
 	return nil
 }
 

@@ -81,9 +81,17 @@ func (p EjectPolicy) Validate() error {
 	check(p.Base > 0 && p.Base <= MaxEjectDuration, "base is %s: allowed is more than 0s, up to %s", p.Base, MaxEjectDuration)
 	check(p.Max > 0 && p.Max <= MaxEjectDuration, "max is %s: allowed is more than 0s, up to %s", p.Max, MaxEjectDuration)
 	check(p.Base <= p.Max, "base is %s, which is more than max, %s", p.Base, p.Max)
-	check(p.MaxShare > 0 && p.MaxShare <= 1, "max_share is %v%%: allowed is more than 0%%, up to 100%%", 100*p.MaxShare)
+	check(p.MaxShare > 0 && p.MaxShare <= 1, "max_share is %v: allowed is more than 0, up to 1%s", p.MaxShare, instead(p.MaxShare))
 	check(p.SlowStart >= 0 && p.SlowStart <= MaxSlowStart, "slow_start is %s: allowed is 0s to %s", p.SlowStart, MaxSlowStart)
 	return errors.Join(errs...)
+}
+
+// instead tells what to write to those who gave a share in percent.
+func instead(share float64) string {
+	if share >= 2 && share <= 100 {
+		return fmt.Sprintf(", which is 100%%: write %.6g", share/100)
+	}
+	return ""
 }
 
 // maxOut is how many of n origins may be out.

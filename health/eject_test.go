@@ -22,8 +22,9 @@ func TestEjectPolicyValidate(t *testing.T) {
 		{"bad/no base", func(p *EjectPolicy) { p.Base = 0 }, "base is 0s"},
 		{"bad/max below base", func(p *EjectPolicy) { p.Max = time.Second }, "more than max, 1s"},
 		{"bad/max too long", func(p *EjectPolicy) { p.Max = 25 * time.Hour }, "max is 25h0m0s"},
-		{"bad/no share", func(p *EjectPolicy) { p.MaxShare = 0 }, "max_share is 0%"},
-		{"bad/more than all", func(p *EjectPolicy) { p.MaxShare = 1.1 }, "max_share is 110"},
+		{"bad/no share", func(p *EjectPolicy) { p.MaxShare = 0 }, "max_share is 0:"},
+		{"bad/more than all", func(p *EjectPolicy) { p.MaxShare = 1.1 }, "max_share is 1.1: allowed is more than 0, up to 1"},
+		{"bad/percent", func(p *EjectPolicy) { p.MaxShare = 50 }, "max_share is 50: allowed is more than 0, up to 1, which is 100%: write 0.5"},
 		{"bad/share is no number", func(p *EjectPolicy) { p.MaxShare = math.NaN() }, "max_share is NaN"},
 		{"bad/negative slow start", func(p *EjectPolicy) { p.SlowStart = -1 }, "slow_start is -1ns"},
 	} {
