@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -135,6 +136,10 @@ func TestEventOfAPoolFault(t *testing.T) {
 	wantData(t, awaitEvents(t, 1)[0], "reset_guard.pool_fault", map[string]any{
 		"zone": bad.Addr(), "reason": "pool_fault", "cause": "status", "failure_rate": 1.0,
 	})
+	lines := s.told(t, "the only upstream left fails")
+	if len(lines) != 1 || !strings.Contains(lines[0].text("hint"), "itself answered 503") || lines[0]["upstream_status"] != 503.0 || lines[0]["upstreams"] != 1.0 {
+		t.Errorf("got %v, want one line with the hint of its fault", lines)
+	}
 	if u := one(t, s.standings(t, "")); !u.PoolFault || u.State != "healthy" {
 		t.Errorf("got %+v, want a pool fault with nobody ejected", u)
 	}
