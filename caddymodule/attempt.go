@@ -52,6 +52,8 @@ type attempt struct {
 	// 0 if that says nothing of the origin, as after an upload.
 	began time.Time
 	ttfb  time.Duration
+	// status is the response's; 0 if there is none.
+	status int
 	// member is what is known of the upstream; nil for nothing. enlisted tells
 	// that the outcome is due, trial that the upstream's return depends on it.
 	member          *health.Member

@@ -131,6 +131,7 @@ func answerable(err error) bool {
 // answered judges a response: a gateway error is a fault, and the start of any
 // other is held until it is safe.
 func (a *attempt) answered(res *http.Response) (*http.Response, error) {
+	a.status = res.StatusCode
 	if a.out.Body == nil || a.out.Body == http.NoBody {
 		a.ttfb = time.Since(a.began)
 	}

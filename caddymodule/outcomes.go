@@ -68,7 +68,7 @@ func (a *attempt) conclude(f *health.Fault) {
 	a.member.End()
 	o := health.Outcome{Fault: a.blame(f), Trial: a.trial}
 	if f == nil {
-		o.TTFB = a.ttfb
+		o.TTFB, o.Denied = a.ttfb, a.status >= http.StatusBadRequest
 	} else {
 		o.Conn = a.lostConn(a.view.Load())
 		a.ex.triedMembers = append(a.ex.triedMembers, a.member)

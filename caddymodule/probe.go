@@ -60,9 +60,11 @@ func (a *App) probeOnce(ctx context.Context, turn int) {
 			running++
 			go func() {
 				defer func() { done <- struct{}{} }()
+				var reached health.Phase
 				if reachable(ctx, s.reach, m) {
-					s.tell(s.view.Probed(m, health.PhaseDial, time.Now()))
+					reached = health.PhaseDial
 				}
+				s.tell(s.view.Probed(m, reached, time.Now()))
 			}()
 		}
 	}

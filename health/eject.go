@@ -35,8 +35,11 @@ const (
 	ejectionForgiven = 30 * time.Second // of health make up for one ejection
 	maxEjectLevel    = 32
 	trialsToReturn   = 3
-	trialTimeout     = 30 * time.Second // a trial that nobody reported about is over then
-	trialPause       = time.Second      // after a trial that decided nothing, or has begun to be answered
+	trialTimeout     = 30 * time.Second       // a trial that nobody reported about is over then
+	trialPause       = time.Second            // after a trial that decided nothing, or has begun to be answered
+	probeSpacing     = 900 * time.Millisecond // probes that come sooner, of several sites, count once
+	maxProbes        = 8                      // that must succeed, however often an origin was out
+	keptQuiet        = 10 * time.Second       // between two reports that max_share keeps an origin in
 	slowStartFrom    = 0.1
 	watchAfterReturn = 30 * time.Second // with half of the evidence kept
 	poolFaultQuiet   = 10 * time.Second // without new evidence before a pool fault may end

@@ -16,6 +16,8 @@ import (
 const (
 	// latencyMemory is Finagle's and Linkerd's decay of the peak.
 	latencyMemory = 10 * time.Second
+	// peakFactor bounds a peak by the origin's own median.
+	peakFactor = 10
 	// unknownLatency is assumed of an origin of a pool in which nothing was
 	// measured yet (Linkerd's default).
 	unknownLatency = time.Second

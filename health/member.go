@@ -5,6 +5,7 @@
 package health
 
 import (
+	"cmp"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,9 @@ type Outcome struct {
 	// TTFB is how long the first byte of the answer took. 0 leaves the origin's
 	// latency alone: right for what is not expected to answer at once.
 	TTFB time.Duration
+	// Denied tells that the answer is an error's (4xx, 5xx), which takes less time
+	// than what was asked for: it does not make the origin look faster.
+	Denied bool
 	// Trial tells that Pick or Claim gave the request out as a trial.
 	Trial bool
 	// Client identifies whose request it was, where clients are bound to origins;
@@ -69,10 +73,13 @@ type Member struct {
 	complaints  [16]complaint
 	complaintAt int
 
-	outFor Reason // why it was ejected last
-	level  int    // ejections in a row
-	passed int    // trials in a row
-	kept   bool   // it was reported that max_share keeps it in
+	outFor   Reason        // why it was ejected last
+	level    int           // ejections in a row
+	passed   int           // trials in a row
+	probes   int           // successful ones in a row
+	probedAt time.Duration // the last of these
+	kept     bool          // it was reported that max_share keeps it in
+	keptAt   time.Duration
 }
 
 // forever is the end of an ejection that only an operator ends.
@@ -209,12 +216,31 @@ func (m *Member) measure(o *Outcome, p *Pool, t time.Duration) bool {
 	if o.Fault != nil || o.TTFB <= 0 {
 		return false
 	}
-	m.latency.peak(float64(o.TTFB), latencyMemory, t)
 	if median, ok := m.ttfb.advance(t); ok {
 		m.median.Store(int64(median))
 	}
-	m.ttfb.add(o.TTFB)
-	return isSlow(o.TTFB, p.middle.besides(time.Duration(m.median.Load())))
+	own := time.Duration(m.median.Load())
+	peers := p.middle.besides(own)
+	m.gauge(o, own, peers, t)
+	return isSlow(o.TTFB, peers)
+}
+
+// gauge takes a sample of the latency. One answer in a while that takes far longer
+// than the others, as a long poll does, counts as ten times the usual only: the
+// origin would get nothing for many seconds.
+func (m *Member) gauge(o *Outcome, own, peers, t time.Duration) {
+	sample := o.TTFB
+	if own > 0 {
+		sample = min(sample, peakFactor*own)
+	}
+	if !o.Denied {
+		m.ttfb.add(o.TTFB)
+	} else if usual := cmp.Or(peers, own, time.Duration(m.latency.last())); usual > 0 {
+		sample = max(sample, usual)
+	} else {
+		return
+	}
+	m.latency.peak(float64(sample), latencyMemory, t)
 }
 
 // note keeps how far failures came and whether they can pass by themselves.
@@ -313,6 +339,9 @@ func (f *faded) set(x float64, t time.Duration) {
 	f.value.Store(math.Float64bits(x))
 	f.at.Store(int64(t))
 }
+
+// last is the value as it was set.
+func (f *faded) last() float64 { return math.Float64frombits(f.value.Load()) }
 
 // read is what is left of the value at t.
 func (f *faded) read(memory, t time.Duration) float64 {

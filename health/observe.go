@@ -92,10 +92,10 @@ func (v *View) goOutLocked(m *Member, next step, f *Fault, t time.Duration) []Tr
 	if p.active-p.out <= 1 && next != goSlow {
 		return v.poolFaultLocked(m, f, t)
 	}
-	if m.kept || v.policy.Off {
+	if m.kept || v.policy.Off || m.keptAt > 0 && t-m.keptAt < keptQuiet && t >= m.keptAt {
 		return nil
 	}
-	m.kept = true
+	m.kept, m.keptAt = true, t
 	e := m.explain(p, reason == ReasonSlow)
 	e.Reason, e.Fault = ReasonMaxShare, faultOf(f)
 	return []Transition{e}
@@ -116,7 +116,7 @@ func (v *View) ejectLocked(m *Member, reason Reason, f *Fault, t time.Duration) 
 	if reason != ReasonTrialFailed {
 		m.outFor = reason
 	}
-	m.passed = 0
+	m.passed, m.probes = 0, 0
 	m.until.Store(int64(t + v.policy.duration(m.level, p.random.Float64())))
 	p.setLocked(m, Ejected, false, t)
 	m.trial.Store(0)
@@ -274,7 +274,8 @@ func (m *Member) explain(p *Pool, slow bool) Transition {
 // it came is PhaseDial for a connection, PhaseTLS for a handshake, or more. It
 // ends an ejection for faults that did not come further than that, and no
 // others: an origin that accepts connections and then resets them looks well to
-// every probe.
+// every probe. After several ejections in a row as many probes must succeed, up
+// to eight, a second apart; reached is "" for one that failed.
 func (v *View) Probed(m *Member, reached Phase, now time.Time) []Transition {
 	p, t := v.pool, v.pool.at(now)
 	p.mu.Lock()
@@ -282,7 +283,19 @@ func (v *View) Probed(m *Member, reached Phase, now time.Time) []Transition {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	proven := min(rank(reached), rank(PhaseTLS))
-	if m.refs == 0 || !m.isOut() || m.outFor == ReasonSlow || rank(m.reach) == 0 || rank(m.reach) > proven {
+	if m.refs == 0 || !m.isOut() || m.outFor == ReasonSlow || rank(m.reach) == 0 {
+		return nil
+	}
+	if rank(m.reach) > proven {
+		if reached == "" {
+			m.probes = 0
+		}
+		return nil
+	}
+	if m.probes == 0 || t-m.probedAt >= probeSpacing || t < m.probedAt {
+		m.probes, m.probedAt = m.probes+1, t
+	}
+	if m.probes < min(m.level, maxProbes) {
 		return nil
 	}
 	return []Transition{v.returnLocked(m, ReasonProbed, t)}

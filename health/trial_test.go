@@ -6,6 +6,7 @@ package health
 
 import (
 	"testing"
+	"time"
 )
 
 func TestTrialThatIsPushedBackIsFollowedLater(t *testing.T) {
@@ -50,4 +51,47 @@ func TestTrialOfASlowReader(t *testing.T) {
 		r.see(0, Outcome{Trial: true})
 	}
 	r.wantState(0, Healthy)
+}
+
+// An origin that can be connected to now and then is not back at each first
+// success.
+func TestProbesMustSucceedAsOftenAsItWasOut(t *testing.T) {
+	r := newRig(t, 2)
+	r.answers(50, 0, 1)
+	r.failUntilOut(0, PhaseDial)
+	for level := 1; level <= 3; level++ {
+		for n := 1; n <= level; n++ {
+			r.wantState(0, Ejected)
+			if n == level && level > 1 { // one that fails in between
+				r.Probed(r.host(0), "", r.now())
+				for range level - 1 {
+					r.Probed(r.host(0), PhaseDial, r.now())
+					r.Probed(r.host(0), PhaseDial, r.now()) // another site's
+					r.wait(time.Second)
+				}
+				r.wantState(0, Ejected)
+			}
+			events := r.Probed(r.host(0), PhaseDial, r.now())
+			if n == level {
+				wantOne(t, events, Ejected, Healthy, ReasonProbed)
+			}
+			r.wait(time.Second)
+		}
+		r.answers(100, 1)
+		r.failUntilOut(0, PhaseDial)
+	}
+}
+
+func TestMaxShareIsToldNowAndThen(t *testing.T) {
+	r := newRig(t, 4)
+	r.answers(50, 0, 1, 2, 3)
+	for i := range 2 {
+		r.see(i, Outcome{Fault: brokenFault()})
+	}
+	r.events = nil
+	for range 200 { // an answer and a fault in turn, for four seconds
+		r.see(2, Outcome{})
+		r.see(2, Outcome{Fault: brokenFault()})
+	}
+	wantOne(t, r.events, Healthy, Healthy, ReasonMaxShare)
 }

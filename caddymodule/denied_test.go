@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule_test
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// An upstream that answers everything with an error at once, as one does whose
+// deployment went wrong, does not draw the requests to itself.
+func TestFastErrorsDrawNoRequests(t *testing.T) {
+	var wrong atomic.Int64
+	bad := origin(t, func(w http.ResponseWriter, _ *http.Request) {
+		wrong.Add(1)
+		w.WriteHeader(http.StatusNotFound)
+	})
+	good := func(http.ResponseWriter, *http.Request) { time.Sleep(20 * time.Millisecond) }
+	s := serve(t, guarded+" "+join(bad, origin(t, good), origin(t, good)))
+	const workers, each = 6, 100
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				s.get(t, "/")
+			}
+		})
+	}
+	wg.Wait()
+	if n := wrong.Load(); n > workers*each/2 {
+		t.Errorf("%d of %d requests went to the upstream that answers errors, want at most half", n, workers*each)
+	}
+}
