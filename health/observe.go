@@ -183,7 +183,7 @@ func (v *View) trimLocked(t time.Duration) []Transition {
 	p.shrunk.Store(false)
 	for p.out > v.policy.maxOut(p.active) {
 		var first *Member
-		for _, m := range *p.byAddr.Load() {
+		for _, m := range p.byAddr {
 			if m.refs > 0 && m.isOut() && (first == nil || m.until.Load() < first.until.Load()) {
 				first = m
 			}
@@ -238,7 +238,7 @@ func (p *Pool) outLatelyLocked(m *Member, t time.Duration) (sum tally) {
 	if p.out == 0 {
 		return sum
 	}
-	for _, other := range *p.byAddr.Load() {
+	for _, other := range p.byAddr {
 		if other == m || other.refs == 0 || !other.isOut() {
 			continue
 		}

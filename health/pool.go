@@ -5,7 +5,6 @@
 package health
 
 import (
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -28,10 +27,13 @@ type Pool struct {
 	middle       middle
 	bucket       atomic.Int64 // the second that tick has dealt with
 	faulty       atomic.Bool
-	troubled     atomic.Int64                       // origins that a View has and that are not Healthy
-	returned     atomic.Int64                       // when an origin returned last; 0: none did
-	shrunk       atomic.Bool                        // an origin has left and nobody has looked whether too many are out
-	byAddr       atomic.Pointer[map[string]*Member] // replaced, never changed
+	troubled     atomic.Int64 // origins that a View has and that are not Healthy
+	returned     atomic.Int64 // when an origin returned last; 0: none did
+	shrunk       atomic.Bool  // an origin has left and nobody has looked whether too many are out
+
+	// byAddr is changed under mu and addrs, and read under either.
+	byAddr map[string]*Member
+	addrs  sync.RWMutex
 
 	// mu guards what is rare: changes of state and of membership. It is taken
 	// before a Member's lock, never while holding one.
@@ -48,16 +50,23 @@ type Pool struct {
 
 // NewPool makes an empty pool. Times before now are taken for now.
 func NewPool(now time.Time) *Pool {
-	p := &Pool{begin: now, random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
-	p.byAddr.Store(&map[string]*Member{})
-	return p
+	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	return &Pool{begin: now, random: random, byAddr: make(map[string]*Member)}
 }
 
 // Lookup finds an origin by its address; nil if the pool does not know it.
-func (p *Pool) Lookup(addr string) *Member { return (*p.byAddr.Load())[addr] }
+func (p *Pool) Lookup(addr string) *Member {
+	p.addrs.RLock()
+	defer p.addrs.RUnlock()
+	return p.byAddr[addr]
+}
 
 // Len is how many origins the pool remembers.
-func (p *Pool) Len() int { return len(*p.byAddr.Load()) }
+func (p *Pool) Len() int {
+	p.addrs.RLock()
+	defer p.addrs.RUnlock()
+	return len(p.byAddr)
+}
 
 // at counts time from the pool's beginning, by the monotonic clock.
 func (p *Pool) at(now time.Time) time.Duration { return max(1, now.Sub(p.begin)) }
@@ -99,7 +108,7 @@ func (p *Pool) tick(t time.Duration) []Transition {
 
 func (p *Pool) collectMediansLocked() {
 	p.medians = p.medians[:0]
-	for _, m := range *p.byAddr.Load() {
+	for _, m := range p.byAddr {
 		if d := time.Duration(m.median.Load()); d > 0 && m.refs > 0 {
 			p.medians = append(p.medians, d)
 		}
@@ -188,23 +197,31 @@ func toInt(b bool) int64 {
 // admitLocked returns the origins with these addresses, adding those that are
 // missing.
 func (p *Pool) admitLocked(addrs []string, t time.Duration) []*Member {
-	known, copied := *p.byAddr.Load(), false
 	members := make([]*Member, len(addrs))
 	for i, addr := range addrs {
-		m := known[addr]
-		if m == nil {
-			if !copied {
-				known, copied = maps.Clone(known), true
-			}
-			m = newMember(addr, t)
-			if m.unmanaged = len(known) >= MaxMembers && !forgetOldestLocked(known, members[:i]); !m.unmanaged {
-				known[addr] = m
-			}
+		if members[i] = p.byAddr[addr]; members[i] == nil {
+			members[i] = newMember(addr, t)
+			p.rememberLocked(members[i], members[:i])
 		}
-		members[i] = m
 	}
-	p.byAddr.Store(&known)
 	return members
+}
+
+// rememberLocked keeps an origin, if there is room.
+func (p *Pool) rememberLocked(m *Member, wanted []*Member) {
+	var oldest *Member
+	if len(p.byAddr) >= MaxMembers {
+		if oldest = oldestOf(p.byAddr, wanted); oldest == nil {
+			m.unmanaged = true
+			return
+		}
+	}
+	p.addrs.Lock()
+	defer p.addrs.Unlock()
+	if oldest != nil {
+		delete(p.byAddr, oldest.addr)
+	}
+	p.byAddr[m.addr] = m
 }
 
 func newMember(addr string, t time.Duration) *Member {
@@ -214,18 +231,13 @@ func newMember(addr string, t time.Duration) *Member {
 	return m
 }
 
-// forgetOldestLocked makes room by forgetting the origin that is out of use for
-// the longest time; it returns false if all are in use, or about to be.
-func forgetOldestLocked(known map[string]*Member, wanted []*Member) bool {
-	var oldest *Member
+// oldestOf finds the origin that is out of use for the longest time; nil if all are
+// in use, or about to be.
+func oldestOf(known map[string]*Member, wanted []*Member) (oldest *Member) {
 	for _, m := range known {
 		if m.refs == 0 && (oldest == nil || m.seen.Load() < oldest.seen.Load()) && !slices.Contains(wanted, m) {
 			oldest = m
 		}
 	}
-	if oldest == nil {
-		return false
-	}
-	delete(known, oldest.addr)
-	return true
+	return oldest
 }

@@ -100,3 +100,12 @@ func TestObserveAndPickDoNotAllocate(t *testing.T) {
 		t.Errorf("Pick and Observe: got %v allocations, want 0", n)
 	}
 }
+
+// BenchmarkAdd takes in origins that are named by requests, with no end.
+func BenchmarkAdd(b *testing.B) {
+	v := benchView(b, 3)
+	b.ReportAllocs()
+	for i := range b.N {
+		v.Add(fmt.Sprint("host", i, ":80"), simBegin.Add(time.Duration(i)*time.Millisecond))
+	}
+}

@@ -89,7 +89,7 @@ func faultOf(f *Fault) Fault {
 
 // censusLocked counts the origins in use, and those that take no requests.
 func (p *Pool) censusLocked() (all, out int) {
-	for _, m := range *p.byAddr.Load() {
+	for _, m := range p.byAddr {
 		if m.refs == 0 {
 			continue
 		}

@@ -33,6 +33,7 @@ type View struct {
 	origins atomic.Pointer[[]entry] // replaced, never changed
 	mu      sync.Mutex              // guards the replacing
 	closed  bool
+	tidied  time.Duration // when Add last looked for idle origins
 }
 
 type entry struct {
@@ -63,8 +64,14 @@ func (v *View) Sync(origins []Origin, now time.Time) []Transition {
 	return v.replace(origins, len(origins), now)
 }
 
-// addedIdle is how long an origin that was Added stays without requests.
-const addedIdle = 5 * time.Minute
+const (
+	// addedIdle is how long an origin that was Added stays without requests.
+	addedIdle = 5 * time.Minute
+	// addedTidy is how often idle ones are looked for.
+	addedTidy = time.Minute
+	// evictPart is which part of them goes if there are too many.
+	evictPart = 4
+)
 
 // Add finds an origin by its address and takes it in if it is new to the view,
 // for addresses that become known with the request. It stays until nothing was
@@ -85,10 +92,25 @@ func (v *View) Add(addr string, now time.Time) (*Member, []Transition) {
 	if v.closed {
 		return newStray(addr, v.pool.at(now)), nil
 	}
-	origins, fixed := v.kept(now)
-	events := v.replace(append(origins, Origin{Addr: addr}), fixed, now)
-	list := *v.origins.Load()
-	return list[len(list)-1].m, events
+	var events []Transition
+	if t := v.pool.at(now); t-v.tidied >= addedTidy || t < v.tidied || len(*v.origins.Load()) >= MaxMembers {
+		origins, fixed := v.kept(now)
+		events, v.tidied = v.replace(origins, fixed, now), t
+	}
+	return v.extend(addr, now), events
+}
+
+// extend takes in one more origin, at a cost that does not grow with their number:
+// clients may be able to name ever more of them.
+func (v *View) extend(addr string, now time.Time) *Member {
+	p := v.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := p.admitLocked([]string{addr}, p.at(now))[0]
+	p.enterLocked(m)
+	list := append(*v.origins.Load(), entry{m: m, weight: 1, added: true}) // readers see no further than before
+	v.origins.Store(&list)
+	return m
 }
 
 // isName tells whether addr may be an address: text, without control characters.
@@ -132,14 +154,19 @@ func (v *View) kept(now time.Time) (origins []Origin, fixed int) {
 	return origins, fixed
 }
 
+// oldestSeen is when the oldest part of the added origins was last used.
 func oldestSeen(list []entry) time.Duration {
-	oldest := int64(forever)
+	var seen []int64
 	for _, e := range list {
 		if e.added && e.m.InFlight() == 0 {
-			oldest = min(oldest, e.m.seen.Load())
+			seen = append(seen, e.m.seen.Load())
 		}
 	}
-	return time.Duration(oldest)
+	if len(seen) == 0 {
+		return 0
+	}
+	slices.Sort(seen)
+	return time.Duration(seen[len(seen)/evictPart])
 }
 
 // replace publishes a new list, of which all from index fixed on were added.
