@@ -11,8 +11,6 @@ import (
 	"os"
 	"testing"
 	"time"
-
-	"github.com/resetguard/caddy-resetguard/faultinject"
 )
 
 // A client that gets its answer in the middle of an upload and leaves: net/http
@@ -25,8 +23,11 @@ func TestClientThatLeavesItsUploadAfterTheAnswer(t *testing.T) {
 
 func leaveUploads(t *testing.T, directives string) {
 	t.Helper()
-	bad := startOrigin(t, faultinject.Config{Fault: faultinject.ResetAfterHeader})
-	s := serve(t, guarded+" "+bad.Addr()+"\n"+directives)
+	bad := origin(t, func(http.ResponseWriter, *http.Request) {
+		time.Sleep(50 * time.Millisecond) // so that the upload has begun to be read
+		panic(http.ErrAbortHandler)
+	})
+	s := serve(t, guarded+" "+bad+"\n"+directives)
 	for range 10 {
 		conn, err := net.Dial("tcp", s.addr)
 		if err != nil {
