@@ -38,7 +38,8 @@ func TestStockLeavingIsNoFailure(t *testing.T) {
 			<-arrived
 			cancel()
 		}()
-		if res, err := newClient(t).Do(req.WithContext(ctx)); !errors.Is(err, context.Canceled) {
+		// On a slow machine Caddy's 499 may be faster than the client is in leaving.
+		if res, err := newClient(t).Do(req.WithContext(ctx)); !errors.Is(err, context.Canceled) && (err != nil || res.StatusCode != 499) {
 			t.Fatalf("got %v, %v, want %v", res, err, context.Canceled)
 		}
 		expect(t, "status in the access log", s.accessStatus(t, 1), 499)

@@ -185,7 +185,8 @@ func TestStockClientLeaves(t *testing.T) {
 			cancel()
 		}()
 		res, err := c.start(t, s).Do(req.WithContext(ctx))
-		if !errors.Is(err, context.Canceled) {
+		// On a slow machine Caddy's 499 may be faster than the client is in leaving.
+		if !errors.Is(err, context.Canceled) && (err != nil || res.StatusCode != 499) {
 			t.Fatalf("got %v, %v, want %v", res, err, context.Canceled)
 		}
 		receive(t, "the origin's request ends", left)
