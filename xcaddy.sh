@@ -21,6 +21,8 @@ Usage: ./xcaddy.sh <verb>
                     table; "demo --help" lists the options
   soak              a minute of steady load for each of eighteen cases of failing
                     origins, as a table; takes twenty minutes
+  simulate          the long form of the simulations of health and limits: the
+                    tables of docs/ejection.md, docs/overload.md, docs/ratelimit.md
   bench             benchmarks: reset_guard against reverse_proxy, in one run
   help              this text
 
@@ -100,7 +102,7 @@ run_tests() {
 	skipped=$(grep -E -B1 -- '--- SKIP' "$log" | grep -v -e '^--$' | paste -d ' ' - - | grep -v 'the race detector makes pools forget' || true)
 	rm -f "$log"
 	step "go test, without the race detector"
-	go test ./failover ./health ./diagnose
+	go test ./failover ./health ./diagnose ./ratelimit
 	if [ -n "$skipped" ]; then
 		echo "$skipped"
 		[ "${CI:-}" != true ] || die "tests were skipped: let .ci/run provide what they need"
@@ -109,6 +111,14 @@ run_tests() {
 	fuzz ./caddymodule FuzzDirective
 	fuzz ./faultinject FuzzUnmarshalCaddyfile
 	fuzz ./diagnose FuzzNegotiate
+	fuzz ./health FuzzBodyAfterHeader
+	fuzz ./health/pressure FuzzKernelText
+	fuzz ./health/pressure FuzzReport
+	fuzz ./health/pressure FuzzAgent
+	fuzz ./ratelimit FuzzStripCookie
+	fuzz ./ratelimit FuzzDecide
+	fuzz ./ratelimit FuzzParseKeyRing
+	fuzz ./ratelimit FuzzVerify
 	step "benchmarks run"
 	go test -run '^$' -bench . -benchtime 10x ./... | grep -E '^(Benchmark|FAIL)' | head -n 60
 }
@@ -146,6 +156,10 @@ demo)
 	exec ./caddy-faultinject reset-guard demo "$@"
 	;;
 soak) RESET_GUARD_LONG=1 go test ./caddymodule -run '^TestSoak$' -count 1 -timeout 40m -v "$@" ;;
+simulate)
+	# One package at a time: each plays many cases at once.
+	RESET_GUARD_LONG=1 go test -p 1 ./health ./ratelimit ./ratelimit/concurrency -run Sim -count 1 -timeout 60m -v "$@"
+	;;
 bench) go test ./bench -run '^$' -bench . -benchtime 5s -count 5 "$@" ;;
 help | -h | --help) usage ;;
 *)

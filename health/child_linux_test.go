@@ -23,7 +23,7 @@ import (
 )
 
 // childVar names the shortage that a child is to have.
-const childVar = "RESETGUARD_TEST_SHORTAGE"
+const childVar = "RESET_GUARD_TEST_SHORTAGE"
 
 func TestMain(m *testing.M) {
 	if shortage := os.Getenv(childVar); shortage != "" {

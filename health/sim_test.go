@@ -17,7 +17,7 @@ import (
 
 // longSim makes the simulations ten times as long. The tables of
 // docs/ejection.md were made with it.
-const longSim = "RESETGUARD_LONG_SIM"
+const longSim = "RESET_GUARD_LONG"
 
 // simScale multiplies the runs of a simulation.
 func simScale() int {

@@ -112,7 +112,7 @@ func TestAutoProtectsTheOthers(t *testing.T) {
 			s.run(s.end)
 			t.Logf("others %.2f %% of %d, attacker %.1f per s, served %.1f, lost %.1f per s", s.score[newcomers].percent(),
 				s.score[newcomers].asked, s.attackRate(), (o.served-served)/100, (o.lost-lost)/100)
-			if os.Getenv("RESETGUARD_SIM_LEVELS") != "" {
+			if os.Getenv("RESET_GUARD_LEVELS") != "" {
 				s.logLevels(t)
 			}
 			if got := s.score[newcomers].percent(); got < 99 {

@@ -19,7 +19,7 @@ var simShared = netip.MustParseAddr("203.0.113.7")
 
 // simAttack is how long attacks last; the long form is for the documentation.
 func simAttack() time.Duration {
-	if os.Getenv("RESETGUARD_SIM_LONG") != "" {
+	if os.Getenv("RESET_GUARD_LONG") != "" {
 		return 300 * time.Second
 	}
 	return 200 * time.Second
@@ -27,7 +27,7 @@ func simAttack() time.Duration {
 
 // simSeed is another run's; the table's is 1.
 func simSeed() uint64 {
-	if n, err := strconv.ParseUint(os.Getenv("RESETGUARD_SIM_SEED"), 10, 64); err == nil {
+	if n, err := strconv.ParseUint(os.Getenv("RESET_GUARD_SEED"), 10, 64); err == nil {
 		return n
 	}
 	return 1
@@ -215,7 +215,7 @@ func TestSim(t *testing.T) {
 		t.Run(sc.name, func(t *testing.T) {
 			s := simulate(sc, simSeed(), 0)
 			t.Logf("%-40s %s   %5.1f / %5.1f / %5.1f", sc.name, s, sc.proven, sc.newcomer, sc.attack)
-			if testing.Verbose() && os.Getenv("RESETGUARD_SIM_LEVELS") != "" {
+			if testing.Verbose() && os.Getenv("RESET_GUARD_LEVELS") != "" {
 				s.logLevels(t)
 			}
 			s.check(t, sc)

@@ -31,7 +31,7 @@ func provenRequest(addr netip.Addr, id uint64, now time.Time) Request {
 
 func benchmarkKeys() []int {
 	sizes := []int{1, 100_000}
-	if os.Getenv("RESETGUARD_BENCH_LONG") != "" {
+	if os.Getenv("RESET_GUARD_LONG") != "" {
 		sizes = append(sizes, 10_000_000)
 	}
 	return sizes
@@ -109,7 +109,7 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 
 func TestVerifyDoesNotAllocate(t *testing.T) {
 	if raceDetector {
-		t.Skip("the race detector lets pools forget")
+		t.Skip("the race detector makes pools forget")
 	}
 	s, addr := testSigner(t), addrOf(1)
 	line := []string{"a=b; __Host-rg=" + s.Mint(Token{ID: 1, Issued: simStart, First: simStart}, addr) + "; c=d"}
@@ -125,7 +125,7 @@ func TestVerifyDoesNotAllocate(t *testing.T) {
 // What is offered does not change how much is remembered.
 func TestManyKeysLeaveTheHeapAsItIs(t *testing.T) {
 	keys := 300_000
-	if os.Getenv("RESETGUARD_BENCH_LONG") != "" {
+	if os.Getenv("RESET_GUARD_LONG") != "" {
 		keys = 20_000_000
 	}
 	z, policy := NewZone(Size{Identities: 1 << 12, Addresses: 1 << 12, Sites: 1 << 10, Bins: 1 << 12}, simStart), DefaultPolicy()

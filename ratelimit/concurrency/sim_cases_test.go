@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What the limiter must achieve, in the simulator. RESET_GUARD_SIM=long plays
-// longer phases and prints what others achieve as well:
-//
-//	RESET_GUARD_SIM=long go test -run Sim -v ./ratelimit/concurrency
+// What the limiter must achieve, in the simulator. RESET_GUARD_LONG plays
+// longer phases and prints what others achieve as well: ./xcaddy.sh simulate
 
 package concurrency
 
@@ -15,7 +13,7 @@ import (
 	"time"
 )
 
-func isLong() bool { return os.Getenv("RESET_GUARD_SIM") == "long" }
+func isLong() bool { return os.Getenv("RESET_GUARD_LONG") != "" }
 
 // scenario is a list of phases and what is asked of them.
 type scenario struct {
