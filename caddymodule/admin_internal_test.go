@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// How the admin API reads what it is given.
+
 package caddymodule
 
 import "testing"

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Errors that come fast are no sign of speed.
+
 package caddymodule_test
 
 import (
@@ -18,7 +20,7 @@ func TestFastErrorsDrawNoRequests(t *testing.T) {
 		wrong.Add(1)
 		w.WriteHeader(http.StatusNotFound)
 	})
-	good := func(http.ResponseWriter, *http.Request) { time.Sleep(20 * time.Millisecond) }
+	good := after(20 * time.Millisecond).ServeHTTP
 	s := serve(t, guarded+" "+join(bad, origin(t, good), origin(t, good)))
 	const workers, each = 6, 100
 	var wg sync.WaitGroup

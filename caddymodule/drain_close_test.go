@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What becomes of a connection whose client leaves its upload unfinished.
+
 package caddymodule_test
 
 import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // A client that gets its answer in the middle of an upload and leaves: net/http
@@ -23,14 +28,15 @@ func TestClientThatLeavesItsUploadAfterTheAnswer(t *testing.T) {
 
 func leaveUploads(t *testing.T, directives string) {
 	t.Helper()
-	bad := origin(t, func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(50 * time.Millisecond) // so that the upload has begun to be read
+	bad := origin(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 1)) // the upload has begun to be read
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			_ = conn.Close()
 		}
 	})
-	s := serve(t, guarded+" "+bad+"\n"+directives)
-	for range 10 {
+	s := serve(t, "log\n"+guarded+" "+bad+"\n"+directives)
+	const clients = 10
+	for range clients {
 		conn, err := net.Dial("tcp", s.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -44,7 +50,10 @@ func leaveUploads(t *testing.T, directives string) {
 		expect(t, "status", res.StatusCode, http.StatusBadGateway)
 		_ = conn.Close()
 	}
-	time.Sleep(200 * time.Millisecond)
+	s.accessStatus(t, clients)
+	if err := caddy.Stop(); err != nil { // waits for the connections
+		t.Fatal(err)
+	}
 	text, err := os.ReadFile(s.log)
 	if err != nil {
 		t.Fatal(err)

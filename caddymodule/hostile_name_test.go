@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Names of upstreams that clients choose, and choose badly.
+
 package caddymodule_test
 
 import (

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What the selection policy refuses when it is loaded.
+
 package caddymodule
 
 import (

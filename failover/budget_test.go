@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// The retry budget, step by step and as properties.
+
 package failover
 
 import (

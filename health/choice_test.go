@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Choosing an origin: the fit, the tried, the last resort.
+
 package health
 
 import (

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Faults of names that clients choose.
+
 package health
 
 import (

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// The policy of ejection: durations, shares, mistakes.
+
 package health
 
 import (

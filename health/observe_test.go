@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Origins that turn bad and recover, outcome by outcome.
+
 package health
 
 import (

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// What an outcome and a choice cost, with few and with many origins.
+
 package health
 
 import (

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Views of a pool that come, change and go.
+
 package health
 
 import (
