@@ -35,7 +35,7 @@ func TestErrorRouteGetsWholeBodyOrNone(t *testing.T) {
 			t.Run(name+" then "+second, func(t *testing.T) {
 				leaveNothing(t)
 				bad := startOrigin(t, faultinject.Config{After: 50_000})
-				body := faultinject.Bytes(300_000)
+				body := faultinject.Bytes(200_000) // under 256 KiB: the rest is read by net/http after the answer
 				fallback := origin(t, func(_ http.ResponseWriter, r *http.Request) {
 					if got, err := io.ReadAll(r.Body); err == nil && !bytes.Equal(got, body) {
 						t.Errorf("%s: the second proxy passed on %d bytes as a whole body of %d", r.URL, len(got), len(body))

@@ -137,7 +137,7 @@ func TestStockSlowUpload(t *testing.T) {
 			_, err := io.Copy(io.Discard, r.Body)
 			uploaded <- err
 		})
-		s := serveConfig(t, "", "timeouts {\n read_body 200ms\n }", directive+" "+addr)
+		s := serveConfig(t, "", "timeouts {\n read_body 1s\n }", directive+" "+addr)
 		c, r := dialSite(t, s)
 		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nhello")
 		got := readFinal(t, r)
