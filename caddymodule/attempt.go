@@ -15,6 +15,7 @@ import (
 	"net/http/httptrace"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,6 +64,9 @@ type attempt struct {
 	hook   *health.EndHook
 	hooked *health.Conn
 	reader atomic.Pointer[failover.SpoolReader] // the latest of this attempt
+	// buffered is what the attempt reads instead, if the proxy gave it a reader
+	// of its own.
+	buffered *bufferedBody
 
 	view      atomic.Pointer[connView]
 	responded atomic.Bool // the first byte of a response has come, on TLS
@@ -176,7 +180,8 @@ func (a *attempt) attachBody() error {
 		// The proxy has all of it (request_buffers) and gives each attempt a
 		// reader of its own, also where an operator's lb_retry_match asks for
 		// an attempt that we would not make.
-		a.out.Body = &bufferedBody{ReadCloser: a.out.Body, attempt: a}
+		a.buffered = &bufferedBody{ReadCloser: a.out.Body, attempt: a}
+		a.out.Body = a.buffered
 		return nil
 	}
 	body, err := a.openBody()
@@ -226,9 +231,30 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 type bufferedBody struct {
 	io.ReadCloser
 	attempt *attempt
+	mu      sync.Mutex // held over a read, which is from memory
+	over    bool       // guarded by mu
+}
+
+// leaveBuffer makes the attempt read nothing more of a buffer of the proxy's, and
+// waits for a read that is under way: net/http may go on sending after the round
+// trip, and the buffer's next user is another request.
+func (a *attempt) leaveBuffer() {
+	if b := a.buffered; b != nil {
+		b.mu.Lock()
+		b.over = true
+		b.mu.Unlock()
+	} else if r := a.reader.Load(); r != nil && a.ex.buffered {
+		_ = r.Close()
+		a.ex.spool.Settle()
+	}
 }
 
 func (b *bufferedBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return 0, failover.ErrFenced
+	}
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
 		b.attempt.uploaded.Store(true)

@@ -82,6 +82,9 @@ type exchange struct {
 	request *http.Request
 	// source is what the spool reads from.
 	source io.ReadCloser
+	// buffered tells that source is a buffer of the proxy's, which the next
+	// request may get as soon as the proxy has returned.
+	buffered bool
 	// next is the latest decision, which the retry matcher repeats.
 	next failover.Decision
 	// clientErr is the error of reading the client's body, if the client can
@@ -159,6 +162,7 @@ func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failov
 		return
 	}
 	ex.source = r.Body
+	_, ex.buffered = r.Body.(io.WriterTo) // what reads from a client is none
 	ex.spool = failover.NewSpool(r.Body, r.Trailer, failover.SpoolConfig{
 		Memory: p.ReplayMemory,
 		File:   p.ReplayFile,

@@ -94,6 +94,7 @@ func (a *attempt) decide(f health.Fault) failover.Decision {
 // stop releases the attempt's context, and with it a stream that is still open.
 func (a *attempt) stop(cause error) {
 	a.unhook()
+	a.leaveBuffer()
 	if a.cancel != nil {
 		a.cancel(cause)
 	}
@@ -144,6 +145,7 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 		}
 		a.conclude(nil)
 		a.unhook()
+		a.leaveBuffer()
 		a.BodyStarted()
 		a.commit(res.StatusCode) // a 101's body must stay an io.ReadWriteCloser
 		return res, nil

@@ -203,6 +203,16 @@ func (s *Spool) Drain(limit int64) (int64, error) {
 	}
 }
 
+// Settle waits for a read of src that is under way. It blocks for as long as src
+// does: it is for sources that do not.
+func (s *Spool) Settle() {
+	s.mu.Lock()
+	defer s.unlock()
+	for s.flight {
+		s.cond.Wait()
+	}
+}
+
 // drainLocked reads once from src, without the lock.
 func (s *Spool) drainLocked(limit int64) int64 {
 	s.flight = true

@@ -277,3 +277,27 @@ func TestSpoolBufferInUse(t *testing.T) {
 		t.Error("kept after use")
 	}
 }
+
+// Settle returns when the source is let alone, and not before.
+func TestSpoolSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := newSpoolGate()
+		s := newTestSpool(t, gate, spoolInMemory)
+		s.Settle() // nothing is under way
+		stale := mustSpoolReader(t, s)
+		read := spoolGo(stale, 8)
+		<-gate.entered
+		_ = stale.Close()
+		<-read
+		settled := make(chan struct{})
+		go func() { s.Settle(); close(settled) }()
+		synctest.Wait()
+		select {
+		case <-settled:
+			t.Error("settled in the midst of a read of the source")
+		default:
+		}
+		gate.give <- spoolGift{"late", nil}
+		<-settled
+	})
+}
