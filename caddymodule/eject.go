@@ -6,7 +6,6 @@ package caddymodule
 
 import (
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -74,37 +73,16 @@ func (e *Eject) policy() health.EjectPolicy {
 //	    max_share  <percent>%
 //	    slow_start <duration> | off
 //	}
-func (e *Eject) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		if d.Val() != "off" || d.NextArg() {
-			return d.Errf("eject takes 'off' or a block, not '%s'", d.Val())
-		}
-		e.Off = true
-		if nesting := d.Nesting(); d.NextBlock(nesting) {
-			return d.Err("eject off takes no block: remove 'off' or the block")
-		}
-		return nil
-	}
-	seen := make(map[string]bool)
+func (e *Eject) unmarshalCaddyfile(d *caddyfile.Dispenser) (err error) {
 	last := d.Token() // of the lines of base and max, of which the later one is told
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		opt := d.Val()
-		if seen[opt] {
-			return d.Errf("%s already specified", opt)
-		}
-		seen[opt] = true
+	block := optionBlock{name: "eject", option: func(opt string) error {
 		if opt == "base" || opt == "max" {
 			last = d.Token()
 		}
-		if err := e.unmarshalOption(d, opt); err != nil {
-			return err
-		}
-		if d.NextBlock(d.Nesting()) {
-			return d.Errf("%s takes no block", opt)
-		}
-	}
-	if len(seen) == 0 {
-		return d.Err("eject takes 'off' or a block with at least one option")
+		return e.unmarshalOption(d, opt)
+	}}
+	if e.Off, err = block.unmarshal(d); err != nil {
+		return err
 	}
 	if p := e.policy(); p.Base > p.Max {
 		at := caddyfile.NewDispenser([]caddyfile.Token{last})
@@ -131,9 +109,6 @@ var ejectValues = map[string]string{
 
 func (e *Eject) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
 	args := d.RemainingArgs()
-	if opt == "off" {
-		return d.Err("off stands on the line of eject, without a block: eject off")
-	}
 	if takes, known := ejectValues[opt]; known && len(args) == 0 {
 		return d.Errf("%s needs a value: %s", opt, takes)
 	}
@@ -217,20 +192,4 @@ func (f *Failover) unmarshalBudget(d *caddyfile.Dispenser, args []string, off bo
 	}
 	f.Budget.Count = n
 	return nil
-}
-
-// networkOf is the /64 of an IPv6 address, and an IPv4 address itself.
-func networkOf(ip string) string {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil {
-		return ip
-	}
-	if addr = addr.Unmap(); addr.Is4() {
-		return addr.String()
-	}
-	prefix, err := addr.WithZone("").Prefix(64)
-	if err != nil {
-		return ip
-	}
-	return prefix.String()
 }

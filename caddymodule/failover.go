@@ -123,35 +123,10 @@ func (f *Failover) policy() failover.Policy {
 //	    retry_status    <codes...> | off
 //	    budget          <percent>% [<count>] | off
 //	}
-func (f *Failover) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		if d.Val() != "off" || d.NextArg() {
-			return d.Errf("failover takes 'off' or a block, not '%s'", d.Val())
-		}
-		f.Off = true
-		if nesting := d.Nesting(); d.NextBlock(nesting) {
-			return d.Err("failover off takes no block: remove 'off' or the block")
-		}
-		return nil
-	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		opt := d.Val()
-		if seen[opt] {
-			return d.Errf("%s already specified", opt)
-		}
-		seen[opt] = true
-		if err := f.unmarshalOption(d, opt); err != nil {
-			return err
-		}
-		if d.NextBlock(d.Nesting()) {
-			return d.Errf("%s takes no block", opt)
-		}
-	}
-	if len(seen) == 0 {
-		return d.Err("failover takes 'off' or a block with at least one option")
-	}
-	return nil
+func (f *Failover) unmarshalCaddyfile(d *caddyfile.Dispenser) (err error) {
+	block := optionBlock{name: "failover", option: func(opt string) error { return f.unmarshalOption(d, opt) }}
+	f.Off, err = block.unmarshal(d)
+	return err
 }
 
 // failoverValues are the options of failover and what they take.
@@ -167,9 +142,6 @@ var failoverValues = map[string]string{
 
 func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
 	args := d.RemainingArgs()
-	if opt == "off" {
-		return d.Err("off stands on the line of failover, without a block: failover off")
-	}
 	if takes, known := failoverValues[opt]; known && len(args) == 0 {
 		return d.Errf("%s needs a value: %s", opt, takes)
 	}

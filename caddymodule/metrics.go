@@ -130,11 +130,11 @@ func (m *metrics) mayTidy(now time.Time) bool {
 
 // add takes in an upstream that is not known yet, if there is room.
 func (m *metrics) add(addr string, now time.Time) *upstreamMetrics {
+	if len(*m.upstreams.Load()) >= maxMetricUpstreams && m.mayTidy(now) {
+		m.tidy(now)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(*m.upstreams.Load()) >= maxMetricUpstreams && m.mayTidy(now) {
-		m.tidyLocked(now)
-	}
 	known := *m.upstreams.Load()
 	if len(known) >= maxMetricUpstreams {
 		addr = otherUpstream
@@ -158,14 +158,10 @@ func (m *metrics) add(addr string, now time.Time) *upstreamMetrics {
 
 // tidy forgets upstreams that have left the configuration.
 func (m *metrics) tidy(now time.Time) {
+	m.tidied.Store(now.Unix())
+	inUse := m.inUse(now) // takes a lock of its own
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tidyLocked(now)
-}
-
-func (m *metrics) tidyLocked(now time.Time) {
-	m.tidied.Store(now.Unix())
-	inUse := m.inUse(now)
 	kept := maps.Clone(*m.upstreams.Load())
 	maps.DeleteFunc(kept, func(addr string, u *upstreamMetrics) bool {
 		if inUse[addr] || addr == otherUpstream || now.Unix()-u.used.Load() < int64(metricsForgotten/time.Second) {

@@ -8,6 +8,7 @@ package caddymodule
 import (
 	"hash/maphash"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -216,6 +217,8 @@ func (s *site) boundClient(r *http.Request) uint64 {
 	return max(1, maphash.String(clientSeed, clientOf(r)))
 }
 
+// clientSeed keeps clients from choosing addresses whose hashes meet. It never
+// changes.
 var clientSeed = maphash.MakeSeed()
 
 // clientOf names the client for the retry budget: its address, or its network
@@ -223,4 +226,20 @@ var clientSeed = maphash.MakeSeed()
 func clientOf(r *http.Request) string {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	return networkOf(ip)
+}
+
+// networkOf is the /64 of an IPv6 address, and an IPv4 address itself.
+func networkOf(ip string) string {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
+		return ip
+	}
+	if addr = addr.Unmap(); addr.Is4() {
+		return addr.String()
+	}
+	prefix, err := addr.WithZone("").Prefix(64)
+	if err != nil {
+		return ip
+	}
+	return prefix.String()
 }

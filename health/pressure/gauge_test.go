@@ -107,30 +107,6 @@ func TestActions(t *testing.T) {
 	}
 }
 
-func TestShed(t *testing.T) {
-	for _, c := range []struct {
-		p    float64
-		want [classes]float64 // critical, default, sheddable, background
-	}{
-		{0, [classes]float64{}},
-		{.45, [classes]float64{}},
-		{.525, [classes]float64{0, 0, 0, .5}},
-		{.65, [classes]float64{0, 0, 0, 1}},
-		{.80, [classes]float64{0, 0, 1, 1}},
-		{.925, [classes]float64{0, .5, 1, 1}},
-		{1, [classes]float64{0, 1, 1, 1}},
-	} {
-		for class, want := range c.want {
-			if got := (State{P: c.p}).Shed(Class(class)); !near(got, want) {
-				t.Errorf("class %d at %v: got %v, want %v", class, c.p, got, want)
-			}
-		}
-	}
-	if got := (State{P: 1}).Shed(99); got != 1 {
-		t.Errorf("an unknown class: got %v, want 1 as the default class", got)
-	}
-}
-
 func TestNames(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, r := range Resources() {

@@ -126,17 +126,3 @@ func TestBackoff(t *testing.T) {
 		}
 	}
 }
-
-func TestRetryAfter(t *testing.T) {
-	for text, want := range map[string]time.Duration{
-		"0": 0, "7": 7, " 7 ": 7, "61": 60, "99999999999999999999": 60, "": -1, "soon": -1, "-1": -1, "1.5": -1,
-		begin.Add(9 * time.Second).UTC().Format(http.TimeFormat): 9,
-		begin.Add(-time.Hour).UTC().Format(http.TimeFormat):      0,
-		begin.Add(time.Hour).UTC().Format(http.TimeFormat):       60,
-	} {
-		got, ok := RetryAfter(http.Header{"Retry-After": {text}}, begin)
-		if ok != (want >= 0) || ok && got != want*time.Second {
-			t.Errorf("%q: got %v %v, want %d s", text, got, ok, want)
-		}
-	}
-}

@@ -6,9 +6,6 @@ package pressure
 
 import (
 	"math"
-	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,25 +88,4 @@ func (o *Origin) Backoff(d time.Duration, now time.Time) {
 // Waits is how much longer the origin wants to be left alone; 0 if it does not.
 func (o *Origin) Waits(now time.Time) time.Duration {
 	return max(0, time.Duration(o.until.Load())-o.at(now))
-}
-
-// RetryAfter reads the header of a 429 or 503: seconds, or a date. It is at most
-// a minute; ok is false if there is none, or no sense in it.
-func RetryAfter(h http.Header, now time.Time) (d time.Duration, ok bool) {
-	text := strings.TrimSpace(h.Get("Retry-After"))
-	if text == "" {
-		return 0, false
-	}
-	if digits([]byte(text)) == len(text) {
-		seconds, err := strconv.ParseUint(text, 10, 64)
-		if err != nil || seconds > uint64(MaxBackoff/time.Second) {
-			return MaxBackoff, true
-		}
-		return time.Duration(seconds) * time.Second, true
-	}
-	at, err := http.ParseTime(text)
-	if err != nil {
-		return 0, false
-	}
-	return min(MaxBackoff, max(0, at.Sub(now))), true
 }

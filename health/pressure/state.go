@@ -47,25 +47,6 @@ func (l Level) next(p float64) Level {
 	return l
 }
 
-// Class is a request's priority.
-type Class uint8
-
-// The classes, the last one to be shed first.
-const (
-	ClassCritical   Class = iota // never shed
-	ClassDefault                 // from P = 0.85
-	ClassSheddable               // from P = 0.65
-	ClassBackground              // from P = 0.45
-
-	classes
-)
-
-// shedFrom is where a class begins to be shed, and shedWithin how much more
-// pressure it takes until all of it is.
-var shedFrom = [classes]float64{math.Inf(1), .85, .65, .45}
-
-const shedWithin = 0.15
-
 // State is the pressure and what it asks for. The zero value is no pressure.
 type State struct {
 	P        float64
@@ -99,16 +80,6 @@ func (s State) IdleFactor() float64 {
 		return 1
 	}
 	return max(leastIdle, 1-s.P)
-}
-
-// Shed is the share of a class's requests to refuse, from 0 to 1. Compare it
-// with a number that stays the same for a client, so that each one is
-// consistently in or out.
-func (s State) Shed(c Class) float64 {
-	if c >= classes {
-		c = ClassDefault
-	}
-	return clamp((s.P - shedFrom[c]) / shedWithin)
 }
 
 // pack makes a word of a State, so that it can be read at once.
