@@ -23,6 +23,7 @@ import (
 
 	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/health"
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // attempt is one round trip to one origin. Its first part belongs to the
@@ -59,6 +60,7 @@ type attempt struct {
 	// that the outcome is due, trial that the upstream's return depends on it.
 	member          *health.Member
 	enlisted, trial bool
+	permit          concurrency.Permit // the place at the upstream
 
 	// hook is called when the connection hooked ends; nil if there is no body.
 	hook   *health.EndHook
@@ -72,6 +74,7 @@ type attempt struct {
 	responded atomic.Bool // the first byte of a response has come, on TLS
 	firstView connView
 	uploaded  atomic.Bool
+	sentAfter atomic.Int64 // when the upload was read to its end, in ns after began
 }
 
 // connView is the connection of an attempt as it was when the attempt got it.
@@ -222,7 +225,7 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.SpoolReader.Read(p)
 	if err == io.EOF {
-		b.attempt.uploaded.Store(true)
+		b.attempt.uploadEnded()
 	}
 	return n, err
 }
@@ -257,9 +260,29 @@ func (b *bufferedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		b.attempt.uploaded.Store(true)
+		b.attempt.uploadEnded()
 	}
 	return n, err
+}
+
+// uploadEnded notes that all of the body was read: from now on it is the origin
+// that takes its time.
+func (a *attempt) uploadEnded() {
+	a.sentAfter.Store(int64(time.Since(a.began)))
+	a.uploaded.Store(true)
+}
+
+// firstByte is how long the origin took for the first byte of its answer; 0 if
+// that cannot be told, as while the upload goes on.
+func (a *attempt) firstByte(now time.Time) time.Duration {
+	took := now.Sub(a.began)
+	if a.out.Body == nil || a.out.Body == http.NoBody {
+		return took
+	}
+	if !a.uploaded.Load() {
+		return 0
+	}
+	return max(1, took-time.Duration(a.sentAfter.Load()))
 }
 
 // sameBody tells whether a is b. Bodies of other modules might not be comparable,

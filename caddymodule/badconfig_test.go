@@ -69,7 +69,7 @@ func TestBadConfiguration(t *testing.T) {
 		"error_page/twice":      {inBlock("error_page on", "error_page off"), 4, "error_page already specified"},
 		"error_page/block":      {inBlock("error_page on {", "x", "}"), 4, "error_page takes no block"},
 		"unknown subdirective":  {inBlock("rate_limit auto"), 3, "unrecognized subdirective rate_limit"},
-		"unknown: allowed":      {inBlock("rate_limit auto"), 3, "reset_guard takes failover, eject, error_page, zone and every option of reverse_proxy"},
+		"unknown: allowed":      {inBlock("rate_limit auto"), 3, "reset_guard takes failover, eject, overload, error_page, zone and every option of reverse_proxy"},
 		"attempts and retries": {
 			inBlock("lb_retries 2", "failover {", "attempts 3", "}"), 2,
 			"attempts and lb_retries mean the same (lb_retries 2 is attempts 3): remove one of them",

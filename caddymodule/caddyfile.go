@@ -45,6 +45,11 @@ func init() {
 //	        max_share  <percent>%
 //	        slow_start <duration> | off
 //	    }
+//	    overload off | {
+//	        mode     observe | auto | enforce
+//	        queue    <duration> | off
+//	        priority <class> <matcher>
+//	    }
 //	    error_page on | off
 //	    zone       <name>
 //	}
@@ -64,7 +69,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 
 	var opts options
 	for _, segment := range own {
-		if err := opts.unmarshal(caddyfile.NewDispenser(segment)); err != nil {
+		if err := opts.unmarshal(caddyfile.NewDispenser(segment), h); err != nil {
 			return nil, err
 		}
 	}
@@ -103,7 +108,7 @@ func routeOf(h httpcaddyfile.Helper, matcherSet caddy.ModuleMap, guard *Handler,
 }
 
 // ownOptions are the options that reverse_proxy does not know.
-var ownOptions = [...]string{"failover", "eject", "error_page", "zone"}
+var ownOptions = [...]string{"failover", "eject", "overload", "error_page", "zone"}
 
 // takeOptions separates the guard's own options from those of reverse_proxy. An
 // option stands first on a line of the outermost block; its value goes to the
@@ -200,11 +205,12 @@ type options struct {
 	handler  Handler
 	failover *Failover
 	eject    *Eject
+	overload *Overload
 	zone     string
 }
 
 // unmarshal reads one option.
-func (o *options) unmarshal(d *caddyfile.Dispenser) error {
+func (o *options) unmarshal(d *caddyfile.Dispenser, h httpcaddyfile.Helper) error {
 	d.Next()
 	switch d.Val() {
 	case "failover":
@@ -219,6 +225,12 @@ func (o *options) unmarshal(d *caddyfile.Dispenser) error {
 		}
 		o.eject = new(Eject)
 		return o.eject.unmarshalCaddyfile(d)
+	case "overload":
+		if o.overload != nil {
+			return d.Err("overload already specified")
+		}
+		o.overload = new(Overload)
+		return o.overload.unmarshalCaddyfile(d, h)
 	case "zone":
 		if o.zone != "" {
 			return d.Err("zone already specified")
@@ -295,7 +307,7 @@ func (o *options) assemble(proxy *reverseproxy.Handler) error {
 	if isModule(lb.SelectionPolicyRaw, "policy") {
 		return fmt.Errorf("lb_policy reset_guard: the directive reset_guard wraps the policy by itself; name the one to wrap, such as round_robin, or use the directive reverse_proxy")
 	}
-	lb.SelectionPolicyRaw = caddyconfig.JSONModuleObject(Selection{SelectionPolicyRaw: lb.SelectionPolicyRaw, Eject: o.eject, Zone: o.zone}, "policy", "reset_guard", nil)
+	lb.SelectionPolicyRaw = caddyconfig.JSONModuleObject(Selection{SelectionPolicyRaw: lb.SelectionPolicyRaw, Eject: o.eject, Overload: o.overload, Zone: o.zone}, "policy", "reset_guard", nil)
 	if f != nil && f.Off {
 		return nil
 	}

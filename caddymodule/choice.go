@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/resetguard/caddy-resetguard/health"
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // question is what a choice is made from.
@@ -30,15 +31,26 @@ type question struct {
 
 // usable tells the choice of two which upstreams Caddy itself has not taken out:
 // by active checks, max_fails or max_requests.
-type usable struct{ pool reverseproxy.UpstreamPool }
+type usable struct {
+	pool  reverseproxy.UpstreamPool
+	gate  *concurrency.Gate // nil: no upstream is full
+	class concurrency.Class
+}
 
 // Usable implements health.Usable.
-func (u *usable) Usable(i int) bool { return i < len(u.pool) && u.pool[i].Available() }
+func (u *usable) Usable(i int) bool {
+	return i < len(u.pool) && u.pool[i].Available() && (u.gate == nil || !u.gate.Full(i, u.class))
+}
 
 // pick makes the choice of two; ok is false if it cannot be made that way.
 func (q *question) pick() (u *reverseproxy.Upstream, ok bool) {
-	q.ex.usable.pool = q.pool
-	c, found := q.site.view.Pick(health.Request{Tried: q.ex.triedMembers, Trial: q.trial, Usable: &q.ex.usable}, q.now)
+	q.ex.usable = usable{q.pool, q.site.gate, q.ex.class}
+	ask := health.Request{Tried: q.ex.triedMembers, Trial: q.trial, Usable: &q.ex.usable}
+	c, found := q.site.view.Pick(ask, q.now)
+	if !found && q.site.gate != nil { // others were faster, but it was let through
+		q.ex.usable.gate = nil
+		c, found = q.site.view.Pick(ask, q.now)
+	}
 	if !found {
 		return nil, true
 	}
@@ -69,7 +81,10 @@ func at(pool reverseproxy.UpstreamPool, c health.Choice) *reverseproxy.Upstream 
 func (q *question) choose() *reverseproxy.Upstream {
 	view := q.site.view
 	if q.policy != nil && !q.ex.AnyTried() && view.Calm(q.now) {
-		return q.policy.Select(q.pool, q.r, q.w) // the healthy path: nothing to filter
+		// The healthy path: nothing to filter.
+		if u := q.policy.Select(q.pool, q.r, q.w); u == nil || !q.isFull(u) {
+			return u
+		}
 	}
 	if policy, ok := q.policy.(*reverseproxy.WeightedRoundRobinSelection); ok {
 		q.pool, q.weights = withWeight(q.pool, policy.Weights)
@@ -95,6 +110,15 @@ func (q *question) choose() *reverseproxy.Upstream {
 	return nil
 }
 
+// isFull tells that the upstream works on as many requests as it can take.
+func (q *question) isFull(u *reverseproxy.Upstream) bool {
+	if q.site.gate == nil {
+		return false
+	}
+	l := q.roster.limiter[q.member(u)]
+	return l != nil && q.site.gate.Keeps(l, q.ex.class)
+}
+
 func (q *question) member(u *reverseproxy.Upstream) *health.Member {
 	return q.site.member(q.roster, u, q.r, q.now)
 }
@@ -115,7 +139,7 @@ func (q *question) best() reverseproxy.UpstreamPool {
 		tried := q.ex.Tried(name)
 		switch {
 		case fitness == health.TakenOut:
-		case fitness == health.Fit && tried == 0:
+		case fitness == health.Fit && tried == 0 && !q.isFull(u):
 			class[0] = append(class[0], u)
 		case fitness == health.Broken:
 			class[3] = append(class[3], u)

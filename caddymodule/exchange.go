@@ -20,6 +20,7 @@ import (
 
 	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/health"
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // exchangeKey finds the exchange in a request's context, where the handler puts
@@ -85,6 +86,12 @@ type exchange struct {
 	// buffered tells that source is a buffer of the proxy's, which the next
 	// request may get as soon as the proxy has returned.
 	buffered bool
+	// admitted tells that the gate was asked, refused why it said no; class is
+	// the request's importance.
+	admitted bool
+	refused  concurrency.Reason
+	class    concurrency.Class
+	ticket   concurrency.Ticket
 	// next is the latest decision, which the retry matcher repeats.
 	next failover.Decision
 	// clientErr is the error of reading the client's body, if the client can
@@ -216,6 +223,7 @@ func (ex *exchange) pause(ctx context.Context) error {
 // close releases what the exchange keeps. Attempts that still read the body get
 // an error.
 func (ex *exchange) close() {
+	ex.ticket.Use() // if no attempt did
 	if ex.spool != nil {
 		ex.spool.Close()
 	}

@@ -6,6 +6,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -119,7 +120,7 @@ func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request,
 		ex.report(h.faults, r, ending{outcome: outcomeClientGone})
 		return nil
 	}
-	f, ours := ex.verdict(err)
+	f, ours := ex.verdict(r.Context(), err)
 	if !ours {
 		ex.settle(w)
 		return err
@@ -146,9 +147,13 @@ func clientStatus(err error) int {
 // verdict returns the fault that the proxy's error comes from, and whether it
 // is for us to answer: not once a response was committed, and not if the error
 // is of other making.
-func (ex *exchange) verdict(err error) (health.Fault, bool) {
+func (ex *exchange) verdict(ctx context.Context, err error) (health.Fault, bool) {
 	if ex.committed {
 		return health.Fault{}, false
+	}
+	if f, refused := ex.refusal(ctx); refused && ex.Last() == nil {
+		ex.Note(f, "", failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNoRoom})
+		return f, true
 	}
 	if last := ex.Last(); last != nil {
 		if last.Decision.Retry() { // the proxy's own limits ended it

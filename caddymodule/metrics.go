@@ -41,6 +41,8 @@ type metrics struct {
 	latency           *prometheus.HistogramVec
 	refused           prometheus.Counter
 	eventsDropped     prometheus.Counter
+	queued            prometheus.Counter
+	shed, wouldShed   *prometheus.CounterVec
 	byUpstream        []interface {
 		DeletePartialMatch(prometheus.Labels) int
 	}
@@ -86,6 +88,9 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 		faults:        counter("faults_total", "Faults of attempts at an upstream, those of clients included.", "upstream", "cause", "phase"),
 		ejections:     counter("ejections_total", "How often an upstream was ejected.", "upstream", "reason"),
 		refused:       single("retries_refused_total", "Retries that the budget did not allow."),
+		queued:        single("queued_total", "Requests that waited for room at an upstream."),
+		shed:          counter("refused_total", "Requests that were refused because of overload.", "reason", "class"),
+		wouldShed:     counter("would_refuse_total", "Requests that would have been refused, in the mode observe.", "reason", "class"),
 		eventsDropped: single("events_dropped_total", "Events that were dropped because their handlers are too slow."),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: ns, Name: "latency_seconds", Help: "Time to the first byte of an upstream's answer to a request without a body.",
@@ -101,7 +106,8 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 // register makes the metrics part of a configuration's registry.
 func (m *metrics) register(reg *prometheus.Registry, r *registry) error {
 	for _, c := range []prometheus.Collector{
-		m.requests, m.retries, m.faults, m.ejections, m.latency, m.refused, m.eventsDropped, stateCollector{r},
+		m.requests, m.retries, m.faults, m.ejections, m.latency, m.refused, m.eventsDropped,
+		m.queued, m.shed, m.wouldShed, stateCollector{r},
 	} {
 		var already prometheus.AlreadyRegisteredError
 		if err := reg.Register(c); err != nil && !errors.As(err, &already) {

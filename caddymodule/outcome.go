@@ -83,7 +83,7 @@ func (a *attempt) decide(f health.Fault) failover.Decision {
 		Address: a.upstream,
 		Untried: a.ex.untried(a.key),
 		Whole:   a.ex.whole(),
-		Permit:  a.permit,
+		Permit:  a.permitRetry,
 	}, time.Now())
 	if !a.ex.handled {
 		a.report(ending{outcome: outcomePending})
@@ -133,16 +133,16 @@ func answerable(err error) bool {
 // other is held until it is safe.
 func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 	a.status = res.StatusCode
-	if a.out.Body == nil || a.out.Body == http.NoBody {
-		a.ttfb = time.Since(a.began)
+	now := time.Now()
+	if res.StatusCode != http.StatusSwitchingProtocols && !isStream(res.Header.Get("Content-Type")) {
+		a.ttfb = a.firstByte(now)
 	}
 	if a.retriesStatus(res) {
 		return a.leave(res)
 	}
+	a.giveBack(nil, now)
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
-		if a.ex.upgraded = res.StatusCode == http.StatusSwitchingProtocols; a.ex.upgraded {
-			a.ttfb = 0
-		}
+		a.ex.upgraded = res.StatusCode == http.StatusSwitchingProtocols
 		a.conclude(nil)
 		a.unhook()
 		a.leaveBuffer()

@@ -33,6 +33,7 @@ func (a *attempt) enlist(req *http.Request) {
 	a.ex.current = a.member
 	a.member.Begin()
 	a.enlisted = true
+	a.take()
 	if a.ex.Attempts() == 1 {
 		s.shared.budget.Request(a.began)
 	}
@@ -77,6 +78,7 @@ func (a *attempt) conclude(f *health.Fault) {
 	if f != nil {
 		o.Client = s.boundClient(a.out)
 	}
+	a.giveBack(f, now)
 	s.app.registry.metrics.attempt(a.member.Addr(), f, a.ttfb, now)
 	s.observe(a.member, o, now)
 }
@@ -130,8 +132,8 @@ func (a *attempt) lostConn(v *connView) uint64 {
 	return uint64(reflect.ValueOf(v.conn).Pointer())
 }
 
-// permit asks the budget for a retry.
-func (a *attempt) permit(free bool) bool {
+// permitRetry asks the budget for a retry.
+func (a *attempt) permitRetry(free bool) bool {
 	s := a.transport.site
 	if a.member == nil {
 		return true

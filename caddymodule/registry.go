@@ -70,6 +70,7 @@ type sharedPool struct {
 	zone   string // as configured; "" if it was not
 	health *health.Pool
 	budget *failover.Budget
+	*limiters
 
 	// names are the upstreams of the sites that used it last, as configured, and
 	// generation is their configuration's. Both guarded by the registry.
@@ -95,7 +96,7 @@ func (r *registry) acquire(generation int64, zone string, names []string, now ti
 	defer r.mu.Unlock()
 	p := r.findLocked(generation, zone, names)
 	if p == nil {
-		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now)}
+		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters()}
 		r.pools = append(r.pools, p)
 	}
 	if p.generation < generation {

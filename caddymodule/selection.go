@@ -38,6 +38,9 @@ type Selection struct {
 	// Default: proxies with mostly the same upstreams share one.
 	Zone string `json:"zone,omitempty"`
 
+	// How many requests upstreams get, and who waits or is refused.
+	Overload *Overload `json:"overload,omitempty"`
+
 	policy reverseproxy.Selector // nil: the choice of two
 	sticky bool
 	site   *site
@@ -59,6 +62,9 @@ func (s *Selection) Provision(ctx caddy.Context) error {
 	}
 	s.site = app.siteOf(ctx)
 	s.site.zone, s.site.eject = s.Zone, s.Eject.policy()
+	if err := s.Overload.provision(ctx, s.site); err != nil {
+		return err
+	}
 	if s.SelectionPolicyRaw == nil {
 		return nil
 	}
@@ -131,6 +137,12 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	now := time.Now()
 	if !s.site.ensure(pool, now) {
 		return s.fallback().Select(pool, r, w)
+	}
+	if !s.site.admit(ex, r, now) {
+		return nil
+	}
+	if ex.ticket.Queued && !ex.AnyTried() {
+		now = time.Now()
 	}
 	ex.giveBackTrial(now)
 	ex.pool, ex.site = pool, s.site

@@ -21,6 +21,7 @@ import (
 
 	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/health"
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // site belongs to one reverse proxy of one configuration. Its selection policy
@@ -38,6 +39,10 @@ type site struct {
 	// reach connects to an upstream as the transport would; nil if that is not
 	// known, or leads through a proxy.
 	reach dialFunc
+	// overload is nil if nothing is limited.
+	overload   *concurrency.Policy
+	priorities []priority
+	gate       *concurrency.Gate // nil without overload; set before the roster
 
 	attach sync.Once
 	// shared and view may be used once there is a roster.
@@ -53,6 +58,7 @@ type roster struct {
 	names    []string
 	fixed    map[*reverseproxy.Upstream]*health.Member // nil if upstreams come and go
 	variable bool                                      // some addresses depend on the request
+	limiter  map[*health.Member]*concurrency.Limiter
 }
 
 // siteOf finds the site of the reverse proxy that is just being provisioned: the
@@ -97,6 +103,9 @@ func (s *site) ensure(pool reverseproxy.UpstreamPool, now time.Time) bool {
 	s.attach.Do(func() {
 		s.shared = s.app.registry.acquire(s.app.generation, s.zone, namesOf(pool), now)
 		s.view = s.shared.health.View(s.eject)
+		if s.overload != nil {
+			s.gate = concurrency.NewGate(*s.overload)
+		}
 		events = s.sync(pool, now)
 		s.app.registry.enter(s)
 	})
@@ -113,6 +122,9 @@ func (s *site) stop(now time.Time) {
 	}
 	s.app.registry.leave(s)
 	s.view.Close()
+	if s.gate != nil {
+		s.gate.Close()
+	}
 	s.app.registry.release(s.shared, now)
 }
 
@@ -178,8 +190,26 @@ func (s *site) sync(pool reverseproxy.UpstreamPool, now time.Time) []health.Tran
 			}
 		}
 	}
+	s.limit(r, now)
 	s.roster.Store(r)
 	return events
+}
+
+// limit gives the roster's upstreams their limiters. The gate counts places by
+// the index of an upstream, so it lets all pass where addresses depend on the
+// request.
+func (s *site) limit(r *roster, now time.Time) {
+	if s.gate == nil || r.variable {
+		return
+	}
+	all := s.shared.limiters.of(r.names, s.shared.health, now)
+	r.limiter = make(map[*health.Member]*concurrency.Limiter, len(all))
+	for i, name := range r.names {
+		if m := s.shared.health.Lookup(name); m != nil {
+			r.limiter[m] = all[i]
+		}
+	}
+	s.gate.Sync(all)
 }
 
 // member finds what is known of an upstream; an address that depends on the

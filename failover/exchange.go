@@ -33,6 +33,7 @@ const (
 	ReasonFutile    Reason = "retry_is_futile"    // a shortage of this host, or nobody is waiting
 	ReasonCommitted Reason = "response_committed" // part of the response has reached the client
 	ReasonOff       Reason = "failover_off"       // the configuration allows one attempt
+	ReasonNoRoom    Reason = "no_room"            // the origins have as much to do as they can
 	ReasonBudget    Reason = "budget_used_up"     // too many requests are sent again already
 	ReasonProxy     Reason = "proxy_gave_up"      // the proxy found no other origin, or had reached its own limits
 )

@@ -172,6 +172,12 @@ func (g *Gate) Full(index int, class Class) bool {
 	return index < len(list) && g.enforces(list[index]) && list[index].Room(class) <= 0
 }
 
+// Keeps tells that this origin has no room for a request of this class, for
+// those who choose among origins without an index.
+func (g *Gate) Keeps(l *Limiter, class Class) bool {
+	return g.enforces(l) && l.Room(class) <= 0
+}
+
 // Admit lets a request pass, at once or after it has waited, or refuses it. It
 // fails open: without origins all pass.
 func (g *Gate) Admit(ctx context.Context, r Request, now time.Time) (Ticket, Reason) {
