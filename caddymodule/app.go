@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -31,6 +32,9 @@ func init() {
 // what is known about upstreams. It is loaded when a site needs it and has no
 // options.
 type App struct {
+	// From where on this host counts as short of something.
+	Pressure *Pressure `json:"pressure,omitempty"`
+
 	faults  *faultLog
 	replay  *failover.SpoolBudget
 	health  healthLog
@@ -81,6 +85,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return registry.metrics.register(ctx.GetMetricsRegistry(), registry)
 }
 
+// Validate checks the options.
+func (a *App) Validate() error {
+	if err := a.Pressure.config().Validate(); err != nil {
+		return fmt.Errorf("pressure: %w", err)
+	}
+	return nil
+}
+
 // Cleanup lets go of what is known about upstreams.
 func (a *App) Cleanup() error {
 	if !a.acquired {
@@ -107,6 +119,9 @@ func (a *App) Start() error {
 	a.cancel = cancel
 	a.running.Go(func() { a.sumUp(ctx) })
 	a.running.Go(func() { a.probe(ctx) })
+	a.registry.host.Use(a.Pressure.config())
+	a.tellSources()
+	a.running.Go(func() { a.press(ctx) })
 	return nil
 }
 
@@ -149,10 +164,16 @@ func loadApp(ctx caddy.Context) (*App, error) {
 	return app.(*App), nil
 }
 
-// parseApp reads the global option, which so far only names the app. Syntax:
+// parseApp reads the global option. Syntax:
 //
 //	{
-//	    reset_guard
+//	    reset_guard {
+//	        pressure {
+//	            memory <percent>% <percent>%
+//	            cpu    <percent>% <percent>%
+//	            files  <percent>% <percent>%
+//	        }
+//	    }
 //	}
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // consume the option's name
@@ -162,15 +183,26 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 	if d.NextArg() {
 		return nil, d.Errf("the global option reset_guard takes no value, not '%s'", d.Val())
 	}
-	if d.NextBlock(0) {
-		return nil, d.Errf("unknown option '%s' of the global option reset_guard: it takes none", d.Val())
+	app := new(App)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch {
+		case d.Val() != "pressure":
+			return nil, d.Errf("unknown option '%s' of the global option reset_guard: allowed is pressure", d.Val())
+		case app.Pressure != nil:
+			return nil, d.Err("pressure already specified")
+		}
+		app.Pressure = new(Pressure)
+		if err := app.Pressure.unmarshalCaddyfile(d); err != nil {
+			return nil, err
+		}
 	}
-	return httpcaddyfile.App{Name: appName, Value: []byte("{}")}, nil
+	return httpcaddyfile.App{Name: appName, Value: caddyconfig.JSON(app, nil)}, nil
 }
 
 // Interface guards
 var (
 	_ caddy.App          = (*App)(nil)
 	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
 )

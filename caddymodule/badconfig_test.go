@@ -123,8 +123,8 @@ func TestBadConfiguration(t *testing.T) {
 			"the reset_guard matcher takes no options",
 		},
 		"global/option": {
-			"{\n\treset_guard {\n\t\tpressure\n\t}\n}\nlocalhost\n", 3,
-			"unknown option 'pressure' of the global option reset_guard: it takes none",
+			"{\n\treset_guard {\n\t\tincidents 5\n\t}\n}\nlocalhost\n", 3,
+			"unknown option 'incidents' of the global option reset_guard: allowed is pressure",
 		},
 		"global/value": {"{\n\treset_guard on\n}\nlocalhost\n", 2, "the global option reset_guard takes no value, not 'on'"},
 		"snippets/repeated": {

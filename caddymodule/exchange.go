@@ -164,7 +164,8 @@ func (ex *exchange) giveBackTrial(now time.Time) {
 }
 
 // keepBody prepares the request's body for more than one attempt.
-func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failover.SpoolBudget) {
+// With lean, it passes through without being kept.
+func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failover.SpoolBudget, lean bool) {
 	if ex.spool != nil || r.Body == nil || r.Body == http.NoBody {
 		return
 	}
@@ -176,7 +177,7 @@ func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failov
 		Budget: budget,
 	})
 	ex.passing = r.ContentLength > p.ReplayMemory+p.ReplayFile
-	if p.Attempts == 1 {
+	if p.Attempts == 1 || lean {
 		ex.spool.Abandon()
 	}
 	if !ex.handled { // no handler of ours will close it

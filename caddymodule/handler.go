@@ -46,6 +46,7 @@ type Handler struct {
 	ProxyStatusName string `json:"proxy_status_name,omitempty"`
 
 	faults *faultLog
+	app    *App
 	// exchanges are those that can serve another request: half of what the
 	// guard allocates.
 	exchanges *sync.Pool
@@ -65,7 +66,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.faults = app.faults
+	h.faults, h.app = app.faults, app
 	h.exchanges = &sync.Pool{New: func() any { return new(exchange) }}
 	return nil
 }
@@ -100,6 +101,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}()
 	ex.writer = statusWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
+	if r.ProtoMajor == 1 && !h.app.registry.host.State().KeepAlive() {
+		w.Header().Set("Connection", "close") // what is idle takes a descriptor
+	}
 	err := h.conclude(ex, &ex.writer, r, next.ServeHTTP(&ex.writer, r))
 	returned = err == nil
 	return err

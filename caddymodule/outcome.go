@@ -225,7 +225,7 @@ func lengthOf(res *http.Response) int64 {
 // holds tells whether the start of res may be held: not when somebody waits for
 // each part of it.
 func (a *attempt) holds(res *http.Response) bool {
-	if a.transport.policy.HoldBytes <= 0 || a.length == 0 {
+	if a.transport.policy.HoldBytes <= 0 || a.length == 0 || a.transport.site.app.short() {
 		return false
 	}
 	if caddyhttp.IsIncremental(res.Header) || caddyhttp.IsIncremental(a.out.Header) {

@@ -139,7 +139,7 @@ func (a *attempt) permitRetry(free bool) bool {
 		return true
 	}
 	now := time.Now()
-	load := failover.Load{PoolFault: s.shared.health.Down(now)}
+	load := failover.Load{Pressure: s.app.registry.host.State().P, PoolFault: s.shared.health.Down(now)}
 	ok := s.shared.budget.Take(a.transport.policy.Budget, clientOf(a.out), free, load, now)
 	if m := s.app.registry.metrics; ok {
 		m.of(a.member.Addr()).retries.Inc()

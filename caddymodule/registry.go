@@ -25,7 +25,7 @@ const registryKey = "reset_guard"
 // acquireRegistry takes hold of the registry. Each call needs a releaseRegistry.
 func acquireRegistry() (*registry, error) {
 	v, _, err := registries.LoadOrNew(registryKey, func() (caddy.Destructor, error) {
-		r := &registry{sites: make(map[*site]bool)}
+		r := &registry{sites: make(map[*site]bool), host: newHost(time.Now())}
 		r.metrics = newMetrics(r.addresses)
 		return r, nil
 	})
@@ -57,6 +57,7 @@ type registry struct {
 	sites map[*site]bool // of the running configurations
 
 	metrics *metrics // counters go on over configurations
+	host    *host
 
 	generations atomic.Int64 // configurations so far
 }
@@ -81,7 +82,10 @@ type sharedPool struct {
 }
 
 // Destruct implements caddy.Destructor.
-func (*registry) Destruct() error { return nil }
+func (r *registry) Destruct() error {
+	r.host.Close()
+	return nil
+}
 
 // acquire finds the pool of a site, or makes one. Sites share one if they name
 // the same zone. Where no zone is named, the upstreams tell: sites of one

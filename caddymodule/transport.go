@@ -177,7 +177,7 @@ func (t *Transport) exchange(req *http.Request) *exchange {
 		}
 	}
 	ex.Adopt(&t.policy, t.policy.Idempotent(req))
-	ex.keepBody(req, &t.policy, t.replay)
+	ex.keepBody(req, &t.policy, t.replay, req.ContentLength != 0 && t.site.app.short())
 	return ex
 }
 

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Pressure: how short this host is of something, and what follows from it.
+
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/resetguard/caddy-resetguard/health/pressure"
+)
+
+// Pressure is from where on this host counts as short of something, and from
+// where on it has none left, each as a share of what there is. What is left out
+// has its default.
+type Pressure struct {
+	// Memory, against the limit of the control group and GOMEMLIMIT. Default:
+	// 0.85 and 0.95.
+	Memory *Threshold `json:"memory,omitempty"`
+
+	// Time in which work waited for a processor. Default: 0.4 and 0.8.
+	CPU *Threshold `json:"cpu,omitempty"`
+
+	// File descriptors. Default: 0.75 and 0.92.
+	Files *Threshold `json:"files,omitempty"`
+}
+
+// Threshold is where pressure begins and where it is full, from 0 to 1.
+type Threshold struct {
+	Low  float64 `json:"low"`
+	High float64 `json:"high"`
+}
+
+// config makes of the options what the pressure package works with.
+func (p *Pressure) config() pressure.Config {
+	c := pressure.DefaultConfig()
+	if p == nil {
+		return c
+	}
+	for resource, t := range map[pressure.Resource]*Threshold{
+		pressure.Memory: p.Memory, pressure.CPU: p.CPU, pressure.Files: p.Files,
+	} {
+		if t != nil {
+			c.Thresholds[resource] = pressure.Threshold{Lo: t.Low, Hi: t.High}
+		}
+	}
+	return c
+}
+
+// unmarshalCaddyfile reads the block, with the dispenser at its name. Syntax:
+//
+//	pressure {
+//	    memory <percent>% <percent>%
+//	    cpu    <percent>% <percent>%
+//	    files  <percent>% <percent>%
+//	}
+func (p *Pressure) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.Errf("pressure takes a block, not '%s'", d.Val())
+	}
+	options := map[string]**Threshold{"memory": &p.Memory, "cpu": &p.CPU, "files": &p.Files}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		opt := d.Val()
+		dst, known := options[opt]
+		if !known {
+			return d.Errf("unknown option '%s' of pressure: allowed are memory, cpu and files", opt)
+		}
+		if *dst != nil {
+			return d.Errf("%s already specified", opt)
+		}
+		t, err := parseThreshold(d, opt)
+		if err != nil {
+			return err
+		}
+		*dst = t
+	}
+	if *p == (Pressure{}) {
+		return d.Err("pressure takes a block with at least one option")
+	}
+	return nil
+}
+
+func parseThreshold(d *caddyfile.Dispenser, opt string) (*Threshold, error) {
+	args := d.RemainingArgs()
+	if len(args) != 2 {
+		return nil, d.Errf("%s takes two shares, where pressure begins and where it is full, such as 85%% 95%%; got %d values", opt, len(args))
+	}
+	t := new(Threshold)
+	for i, dst := range []*float64{&t.Low, &t.High} {
+		n, percent := strings.CutSuffix(args[i], "%")
+		v, err := strconv.ParseFloat(n, 64)
+		if err != nil || !percent || !(v > 0 && v <= 100) {
+			return nil, d.Errf("%s: '%s' is not a share above 0%% and up to 100%%, such as 85%%", opt, args[i])
+		}
+		*dst = v / 100
+	}
+	if t.Low >= t.High {
+		return nil, d.Errf("%s: %s is not below %s", opt, args[0], args[1])
+	}
+	return t, nil
+}
+
+// host is this host's pressure, for all configurations of the process.
+type host struct {
+	*pressure.Sampler
+
+	mu   sync.Mutex
+	last time.Time
+}
+
+func newHost(now time.Time) *host { return &host{Sampler: pressure.New(now)} }
+
+// sample reads what is due. While one configuration takes over from another both
+// ask for it.
+func (h *host) sample(now time.Time) (pressure.Transition, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now.Sub(h.last) < pressure.Interval/2 {
+		return pressure.Transition{}, false
+	}
+	h.last = now
+	return h.Sample(now)
+}
+
+// press samples this host's pressure and hands it to the gates of the sites, until ctx ends.
+func (a *App) press(ctx context.Context) {
+	ticker := time.NewTicker(pressure.Interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			if t, changed := a.registry.host.sample(now); changed {
+				a.tellPressure(t)
+			}
+		}
+		p := a.registry.host.State().P
+		for _, s := range a.order {
+			if s.roster.Load() != nil && s.gate != nil {
+				s.gate.SetPressure(p)
+			}
+		}
+	}
+}
+
+// tellPressure writes a change of level.
+func (a *App) tellPressure(t pressure.Transition) {
+	level, msg := zapcore.WarnLevel, "this host is under pressure"
+	if t.To < t.From {
+		level, msg = zapcore.InfoLevel, "this host's pressure falls"
+	}
+	if c := a.health.logger.Check(level, msg); c != nil {
+		c.Write(
+			zap.Stringer("from", t.From),
+			zap.Stringer("to", t.To),
+			zap.Stringer("resource", t.Resource),
+			zap.Float64("value", round(t.Value)),
+			zap.Float64("pressure", round(t.P)),
+		)
+	}
+}
+
+// tellSources lists once what cannot be read here, and so counts for nothing.
+func (a *App) tellSources() {
+	var missing []string
+	for _, s := range a.registry.host.Sources() {
+		if s.Availability != pressure.OK {
+			missing = append(missing, fmt.Sprintf("%s (%s)", s.Source, s.Availability))
+		}
+	}
+	if len(missing) > 0 {
+		a.health.logger.Info("pressure of this host: some sources cannot be read here", zap.Strings("missing", missing))
+	}
+}
+
+// short tells that so little memory is left that none is spent on what can be
+// left undone: holding answers, keeping bodies.
+func (a *App) short() bool {
+	return !a.registry.host.State().Optional() || a.registry.host.Pressure(pressure.Memory) >= shortMemory
+}
+
+// shortMemory is the pressure of memory at which that begins, before any other
+// action: what is held now is still held a while.
+const shortMemory = 0.5
