@@ -32,22 +32,27 @@ type question struct {
 // usable tells the choice of two which upstreams Caddy itself has not taken out:
 // by active checks, max_fails or max_requests.
 type usable struct {
-	pool  reverseproxy.UpstreamPool
-	gate  *concurrency.Gate // nil: no upstream is full
-	class concurrency.Class
+	pool   reverseproxy.UpstreamPool
+	gate   *concurrency.Gate // nil: no upstream is full
+	limits []*concurrency.Limiter
+	class  concurrency.Class
 }
 
 // Usable implements health.Usable.
 func (u *usable) Usable(i int) bool {
-	return i < len(u.pool) && u.pool[i].Available() && (u.gate == nil || !u.gate.Full(i, u.class))
+	return i < len(u.pool) && u.pool[i].Available() && !u.isFull(i)
+}
+
+func (u *usable) isFull(i int) bool {
+	return u.gate != nil && i < len(u.limits) && u.gate.Keeps(u.limits[i], u.class)
 }
 
 // pick makes the choice of two; ok is false if it cannot be made that way.
 func (q *question) pick() (u *reverseproxy.Upstream, ok bool) {
-	q.ex.usable = usable{q.pool, q.site.gate, q.ex.class}
+	q.ex.usable = usable{q.pool, q.site.steering(), q.roster.limits, q.ex.class}
 	ask := health.Request{Tried: q.ex.triedMembers, Trial: q.trial, Usable: &q.ex.usable}
 	c, found := q.site.view.Pick(ask, q.now)
-	if !found && q.site.gate != nil { // others were faster, but it was let through
+	if !found && q.ex.usable.gate != nil { // others were faster, but it was let through
 		q.ex.usable.gate = nil
 		c, found = q.site.view.Pick(ask, q.now)
 	}
@@ -112,11 +117,12 @@ func (q *question) choose() *reverseproxy.Upstream {
 
 // isFull tells that the upstream works on as many requests as it can take.
 func (q *question) isFull(u *reverseproxy.Upstream) bool {
-	if q.site.gate == nil {
+	gate := q.site.steering()
+	if gate == nil || q.roster.limiter == nil {
 		return false
 	}
 	l := q.roster.limiter[q.member(u)]
-	return l != nil && q.site.gate.Keeps(l, q.ex.class)
+	return l != nil && gate.Keeps(l, q.ex.class)
 }
 
 func (q *question) member(u *reverseproxy.Upstream) *health.Member {

@@ -101,7 +101,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}()
 	ex.writer = statusWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
-	if r.ProtoMajor == 1 && !h.app.registry.host.State().KeepAlive() {
+	if r.ProtoMajor == 1 && r.Header.Get("Upgrade") == "" && !h.app.registry.host.State().KeepAlive() {
 		w.Header().Set("Connection", "close") // what is idle takes a descriptor
 	}
 	err := h.conclude(ex, &ex.writer, r, next.ServeHTTP(&ex.writer, r))

@@ -54,6 +54,9 @@ func (s *site) tell(events []health.Transition) {
 		s.app.health.tell(s.label(), e)
 		s.app.registry.metrics.transition(e)
 	}
+	if len(events) > 0 {
+		s.gateOn()
+	}
 }
 
 // observe counts an outcome and tells what it changed.

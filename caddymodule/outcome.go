@@ -38,6 +38,7 @@ func (a *attempt) failed(err error) error {
 		err = errRefusedUnprocessed // it was us who cancelled, not the client
 	}
 	f := a.classify(err, ev)
+	a.transport.site.app.registry.host.ObserveError(err)
 	if f.Cause == health.RefusedStream && ev.Unprocessed {
 		f.Cause = a.refusal
 	}
@@ -140,7 +141,7 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 	if a.retriesStatus(res) {
 		return a.leave(res)
 	}
-	a.giveBack(nil, now)
+	a.giveBack(nil, res.StatusCode, now)
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
 		a.ex.upgraded = res.StatusCode == http.StatusSwitchingProtocols
 		a.conclude(nil)

@@ -78,7 +78,7 @@ func (a *attempt) conclude(f *health.Fault) {
 	if f != nil {
 		o.Client = s.boundClient(a.out)
 	}
-	a.giveBack(f, now)
+	a.giveBack(f, 0, now)
 	s.app.registry.metrics.attempt(a.member.Addr(), f, a.ttfb, now)
 	s.observe(a.member, o, now)
 }

@@ -9,11 +9,14 @@ import (
 	"errors"
 	"hash/maphash"
 	"net/http"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/health"
 	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
@@ -60,7 +63,11 @@ func (s *site) admit(ex *exchange, r *http.Request, now time.Time) bool {
 		return ex.refused == concurrency.NotRefused
 	}
 	ex.admitted, ex.class = true, s.classOf(r)
-	ticket, reason := s.gate.Admit(r.Context(), concurrency.Request{Class: ex.class, Client: s.hashOf(r)}, now)
+	ask := concurrency.Request{Class: ex.class}
+	if s.gate.Pressure() > 0 { // otherwise nobody asks who it is
+		ask.Client = maphash.String(s.shared.limiters.seed, clientOf(r))
+	}
+	ticket, reason := s.gate.Admit(r.Context(), ask, now)
 	ex.ticket, ex.refused = ticket, reason
 	if would := ticket.Would; would != concurrency.NotRefused {
 		s.app.registry.metrics.wouldShed.WithLabelValues(would.String(), ex.class.String()).Inc()
@@ -89,10 +96,101 @@ func (s *site) classOf(r *http.Request) concurrency.Class {
 	return concurrency.Default
 }
 
-// hashOf tells clients apart, so that one is in or out for a while.
-func (s *site) hashOf(r *http.Request) uint64 {
-	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return maphash.String(s.shared.limiters.seed, ip)
+// turnAway ends a request that was not admitted. Caddy's proxy asks for an
+// upstream again and again as long as it has time or retries left. Where it has
+// time, which it would spend waiting, it gets an upstream, to which the transport
+// sends nothing; our handler answers then. Without one of ours, nothing but the
+// field that goes with the proxy's own 503 can be told.
+func (s *site) turnAway(ex *exchange, pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	f, refused := ex.refusal(r.Context())
+	if !refused {
+		return nil
+	}
+	if ex.handled {
+		if s.policy != nil && s.proxy != nil && s.proxy.LoadBalancing != nil && s.proxy.LoadBalancing.TryDuration > 0 {
+			return pool[0]
+		}
+		return nil
+	}
+	if ex.Last() == nil {
+		w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())))
+		ex.Note(f, "", failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNoRoom})
+		ex.report(s.app.faults, r, ending{outcomeError, http.StatusServiceUnavailable})
+	}
+	return nil
+}
+
+// refuse ends the request in the transport, see turnAway.
+func (ex *exchange) refuse(ctx context.Context) error {
+	f, _ := ex.refusal(ctx)
+	ex.Note(f, "", failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonNoRoom})
+	ex.takenBack = f.Cause != health.ClientGone
+	return &attemptError{fault: health.Fault{Cause: health.ClientGone}, err: context.Canceled}
+}
+
+// steering is the gate for those who choose among origins; nil if all origins are
+// as good as those that have room.
+func (s *site) steering() *concurrency.Gate {
+	if s.gate == nil || s.overload.Mode == concurrency.Observe {
+		return nil
+	}
+	return s.gate
+}
+
+// limit gives the roster's upstreams their limiters, with syncMu held. It lets
+// all pass where addresses depend on the request.
+func (s *site) limit(r *roster, now time.Time) {
+	if s.gate == nil || r.variable {
+		return
+	}
+	r.limits = s.shared.limiters.of(r.names, s.shared.health, now)
+	r.limiter = make(map[*health.Member]*concurrency.Limiter, len(r.limits))
+	for i, name := range r.names {
+		if m := s.shared.health.Lookup(name); m != nil {
+			r.limiter[m] = r.limits[i]
+		}
+	}
+}
+
+// gateOn makes the gate count the places of those upstreams that get requests: an
+// ejected one has them all free, and they are of no use to anybody.
+func (s *site) gateOn() {
+	if s.gate == nil {
+		return
+	}
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	s.gateOnLocked(s.roster.Load())
+}
+
+func (s *site) gateOnLocked(r *roster) {
+	if s.gate == nil || s.stopped || r == nil {
+		return
+	}
+	fit := make([]*concurrency.Limiter, 0, len(r.limits))
+	for i, l := range r.limits {
+		if m := s.shared.health.Lookup(r.names[i]); (m == nil || m.State() == health.Healthy) && r.pool[i].Healthy() {
+			fit = append(fit, l)
+		}
+	}
+	if len(fit) == 0 { // the least bad one is chosen then
+		fit = r.limits
+	}
+	if !slices.Equal(fit, s.gated) {
+		s.gated = fit
+		s.gate.Sync(fit)
+	}
+}
+
+// closeGate lets those pass that still wait, and all that come late.
+func (s *site) closeGate() {
+	if s.gate == nil {
+		return
+	}
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	s.stopped = true
+	s.gate.Close()
 }
 
 // take takes a place at the attempt's origin.
@@ -109,9 +207,13 @@ func (a *attempt) take() {
 
 // giveBack gives the place back, when the first byte has come or the attempt has
 // failed.
-func (a *attempt) giveBack(f *health.Fault, now time.Time) {
+func (a *attempt) giveBack(f *health.Fault, status int, now time.Time) {
 	outcome := concurrency.OK
 	switch {
+	case f == nil && (status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout):
+		outcome = concurrency.Overload // passed on as it is, and quick perhaps
+	case f == nil && status == http.StatusTooManyRequests:
+		outcome = concurrency.Ignored // quick, and about one client
 	case f == nil && a.ttfb <= 0:
 		outcome = concurrency.Ignored // an upload, or another protocol from here on
 	case f == nil:

@@ -156,8 +156,12 @@ func (o *Overload) unmarshalOption(d *caddyfile.Dispenser, h httpcaddyfile.Helpe
 	case "off":
 		return d.Err("off stands on the line of overload, without a block: overload off")
 	case "mode":
-		if len(args) != 1 {
+		switch len(args) {
+		case 0:
 			return d.Err("mode needs a value: observe, auto or enforce")
+		case 1:
+		default:
+			return d.Errf("mode takes one value, got %d", len(args))
 		}
 		if _, ok := modes[args[0]]; !ok || args[0] == "" {
 			return d.Errf("mode: '%s' is none: allowed are observe, auto and enforce", args[0])
@@ -191,7 +195,6 @@ func (o *Overload) unmarshalPriority(d *caddyfile.Dispenser, h httpcaddyfile.Hel
 	}
 	name := d.Val()
 	one := caddyfile.NewDispenser([]caddyfile.Token{d.Token()})
-	one.Next()
 	set, ok, err := h.WithDispenser(one).MatcherToken()
 	switch {
 	case err != nil:

@@ -82,6 +82,9 @@ func (p *Pressure) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 		*dst = t
+		if d.NextBlock(d.Nesting()) {
+			return d.Errf("%s takes no block", opt)
+		}
 	}
 	if *p == (Pressure{}) {
 		return d.Err("pressure takes a block with at least one option")
@@ -148,6 +151,7 @@ func (a *App) press(ctx context.Context) {
 		for _, s := range a.order {
 			if s.roster.Load() != nil && s.gate != nil {
 				s.gate.SetPressure(p)
+				s.gateOn() // Caddy tells nobody whom its health checks take out
 			}
 		}
 	}

@@ -4,6 +4,8 @@
 
 package caddymodule
 
+import "github.com/resetguard/caddy-resetguard/health/pressure"
+
 // KnownUpstreamsForTest counts the upstreams that any pool remembers.
 func KnownUpstreamsForTest() (n int) {
 	r, err := acquireRegistry()
@@ -15,6 +17,36 @@ func KnownUpstreamsForTest() (n int) {
 	defer r.mu.Unlock()
 	for _, p := range r.pools {
 		n += p.health.Len()
+	}
+	return n
+}
+
+// OnlyInjectedPressureForTest makes the running configurations see no pressure
+// but p: the machine that runs the tests may be short of much.
+func OnlyInjectedPressureForTest(p float64) {
+	c := pressure.DefaultConfig()
+	for r := pressure.None + 1; r < pressure.Injected; r++ {
+		c.Ignore = append(c.Ignore, r)
+	}
+	h := currentRegistry().host
+	h.Use(c)
+	h.Inject(p)
+}
+
+// PressureForTest is this host's pressure.
+func PressureForTest() float64 { return currentRegistry().host.State().P }
+
+// PlacesTakenForTest counts the requests that have a place at an upstream.
+func PlacesTakenForTest() (n int) {
+	r := currentRegistry()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.pools {
+		p.limiters.mu.Lock()
+		for _, l := range p.limiters.byAddr {
+			n += l.InFlight()
+		}
+		p.limiters.mu.Unlock()
 	}
 	return n
 }

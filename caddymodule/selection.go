@@ -139,7 +139,10 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 		return s.fallback().Select(pool, r, w)
 	}
 	if !s.site.admit(ex, r, now) {
-		return nil
+		return s.site.turnAway(ex, pool, r, w)
+	}
+	if !ex.handled { // nobody would do so if no attempt comes of it
+		defer ex.ticket.Use()
 	}
 	if ex.ticket.Queued && !ex.AnyTried() {
 		now = time.Now()

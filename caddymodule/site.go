@@ -50,6 +50,9 @@ type site struct {
 	view   *health.View
 	roster atomic.Pointer[roster]
 	syncMu sync.Mutex // one change of the roster at a time
+	// gated is what the gate has, stopped tells that it is closed. Guarded by syncMu.
+	gated   []*concurrency.Limiter
+	stopped bool
 }
 
 // roster is the upstreams as the view has them. It is replaced, never changed.
@@ -58,6 +61,7 @@ type roster struct {
 	names    []string
 	fixed    map[*reverseproxy.Upstream]*health.Member // nil if upstreams come and go
 	variable bool                                      // some addresses depend on the request
+	limits   []*concurrency.Limiter                    // in the order of names; nil if there are none
 	limiter  map[*health.Member]*concurrency.Limiter
 }
 
@@ -105,6 +109,7 @@ func (s *site) ensure(pool reverseproxy.UpstreamPool, now time.Time) bool {
 		s.view = s.shared.health.View(s.eject)
 		if s.overload != nil {
 			s.gate = concurrency.NewGate(*s.overload)
+			s.gate.SetPressure(s.app.registry.host.State().P)
 		}
 		events = s.sync(pool, now)
 		s.app.registry.enter(s)
@@ -122,9 +127,7 @@ func (s *site) stop(now time.Time) {
 	}
 	s.app.registry.leave(s)
 	s.view.Close()
-	if s.gate != nil {
-		s.gate.Close()
-	}
+	s.closeGate()
 	s.app.registry.release(s.shared, now)
 }
 
@@ -192,24 +195,8 @@ func (s *site) sync(pool reverseproxy.UpstreamPool, now time.Time) []health.Tran
 	}
 	s.limit(r, now)
 	s.roster.Store(r)
+	s.gateOnLocked(r)
 	return events
-}
-
-// limit gives the roster's upstreams their limiters. The gate counts places by
-// the index of an upstream, so it lets all pass where addresses depend on the
-// request.
-func (s *site) limit(r *roster, now time.Time) {
-	if s.gate == nil || r.variable {
-		return
-	}
-	all := s.shared.limiters.of(r.names, s.shared.health, now)
-	r.limiter = make(map[*health.Member]*concurrency.Limiter, len(all))
-	for i, name := range r.names {
-		if m := s.shared.health.Lookup(name); m != nil {
-			r.limiter[m] = all[i]
-		}
-	}
-	s.gate.Sync(all)
 }
 
 // member finds what is known of an upstream; an address that depends on the

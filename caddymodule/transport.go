@@ -18,6 +18,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 func init() { caddy.RegisterModule(Transport{}) }
@@ -149,6 +151,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if ex == nil { // an active health check: neither guarded nor counted
 		return t.check(req)
 	}
+	if ex.refused != concurrency.NotRefused && t.site.gate != nil {
+		return nil, ex.refuse(req.Context())
+	}
 	ex.goOn()
 	if err := ex.pause(req.Context()); err != nil {
 		return nil, err
@@ -159,7 +164,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, a.cannotBegin(err)
 	}
 	ex.upstream, ex.key = a.upstream, a.key
+	returned := false
+	defer func() {
+		if !returned { // it panics: its place is another's from now on
+			a.conclude(new(health.Fault))
+		}
+	}()
 	res, err := t.inner.RoundTrip(a.out)
+	returned = true
 	if err != nil {
 		return nil, a.failed(err)
 	}
