@@ -23,6 +23,8 @@ Usage: ./xcaddy.sh <verb>
                     origins, as a table; takes twenty minutes
   simulate          the long form of the simulations of health and limits: the
                     tables of docs/ejection.md, docs/overload.md, docs/ratelimit.md
+  overload          reset_guard, reverse_proxy and a fixed limit in front of origins that
+                    get more than they can do, as a table; takes fifteen minutes
   bench             benchmarks: reset_guard against reverse_proxy, in one run
   help              this text
 
@@ -167,6 +169,7 @@ simulate)
 	# One package at a time: each plays many cases at once.
 	RESET_GUARD_LONG=1 go test -p 1 ./health ./ratelimit ./ratelimit/concurrency -run Sim -count 1 -timeout 60m -v "$@"
 	;;
+overload) RESET_GUARD_LONG=1 go test ./caddymodule -run '^(TestOverloadTable|TestNobodyRefusedBelowCapacity)$' -count 1 -timeout 40m -v "$@" ;;
 bench) go test ./bench -run '^$' -bench . -benchtime 5s -count 5 "$@" ;;
 help | -h | --help) usage ;;
 *)
