@@ -296,6 +296,7 @@ func TestDocsOptions(t *testing.T) {
 		{"directive", configurationDoc, "reset_guard :1 {\nbogus x\n}", "reset_guard takes ", " and every option"},
 		{"failover", configurationDoc, "reset_guard :1 {\nfailover {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"eject", configurationDoc, "reset_guard :1 {\neject {\nbogus x\n}\n}", "allowed are ", ", at "},
+		{"overload", configurationDoc, "reset_guard :1 {\noverload {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"transport", configurationDoc, "reverse_proxy :1 {\ntransport reset_guard {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"fault", faultinjectDoc, "fault none {\nbogus x\n}", "is unknown: use ", ", at "},
 		{"fault kinds", faultinjectDoc, "fault bogus", "use one of ", ", at "},
@@ -326,6 +327,11 @@ func TestDocsJSONFields(t *testing.T) {
 			caddymodule.Hold{},
 			caddymodule.Budget{},
 			caddymodule.Eject{},
+			caddymodule.Overload{},
+			caddymodule.Priority{},
+			caddymodule.App{},
+			caddymodule.Pressure{},
+			caddymodule.Threshold{},
 		},
 		faultinjectDoc: {faultinject.Handler{}},
 	} {
@@ -368,7 +374,7 @@ func TestDocsLog(t *testing.T) {
 // TestDocsAdmin reads the code for every field and path of the admin API.
 func TestDocsAdmin(t *testing.T) {
 	var fields []string
-	for _, file := range []string{"caddymodule/admin.go", "caddymodule/admin_orders.go"} {
+	for _, file := range []string{"caddymodule/admin.go", "caddymodule/admin_orders.go", "caddymodule/admin_pressure.go"} {
 		fields = append(fields, matches(t, file, "`json:\"(\\w+)")...)
 	}
 	mentions(t, adminDoc, "%s", fields)

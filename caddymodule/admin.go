@@ -38,6 +38,7 @@ const upstreamsPath = "/reset_guard/upstreams"
 func (adminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: upstreamsPath, Handler: caddy.AdminHandlerFunc(listUpstreams)},
+		{Pattern: pressurePath, Handler: caddy.AdminHandlerFunc(tellPressure)},
 		{Pattern: upstreamsPath + "/eject", Handler: orderHandler(ejectOrder)},
 		{Pattern: upstreamsPath + "/drain", Handler: orderHandler(drainOrder)},
 		{Pattern: upstreamsPath + "/restore", Handler: orderHandler(restoreOrder)},
@@ -68,6 +69,10 @@ type upstreamStatus struct {
 	Median   float64 `json:"median_seconds"`
 	InFlight int64   `json:"in_flight"`
 	Share    float64 `json:"share"`
+
+	// Nothing of both is known where overload is off.
+	Limit   int  `json:"limit,omitempty"`
+	Engaged bool `json:"engaged"`
 }
 
 func statusOf(p *poolInUse, st health.Standing, now time.Time) upstreamStatus {
@@ -76,6 +81,9 @@ func statusOf(p *poolInUse, st health.Standing, now time.Time) upstreamStatus {
 		State: st.State.String(), Manual: st.Manual, Since: inUTC(st.Since), Until: inUTC(st.Until), Times: st.Level,
 		Requests: st.Requests, FailureRate: round(st.FailureRate), Failing: round(st.Failing), Score: round(st.Score), SlowScore: round(st.SlowScore),
 		Latency: seconds(st.Latency), Median: seconds(st.Median), InFlight: st.InFlight, Share: round(st.Share),
+	}
+	if l := p.limiters.known(st.Addr); l != nil {
+		s.Limit, s.Engaged = l.Limit(), l.Engaged()
 	}
 	if st.State != health.Healthy {
 		s.Reason = string(st.Reason)

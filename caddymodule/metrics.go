@@ -210,6 +210,10 @@ type stateCollector struct{ registry *registry }
 var (
 	stateDesc = prometheus.NewDesc("reset_guard_upstream_state",
 		"1 for the state that an upstream is in: healthy, ejected, probing or draining.", []string{"zone", "upstream", "state"}, nil)
+	pressureDesc = prometheus.NewDesc("reset_guard_pressure",
+		"How short this host is of something, from 0 to 1.", nil, nil)
+	limitDesc = prometheus.NewDesc("reset_guard_limit",
+		"How many requests an upstream gets at the same time.", []string{"zone", "upstream"}, nil)
 	poolFaultDesc = prometheus.NewDesc("reset_guard_pool_fault",
 		"1 while all upstreams of a zone fail alike, or the only one left fails, so that no further one is ejected; once half of all attempts fail, retries are limited.", []string{"zone"}, nil)
 )
@@ -218,6 +222,8 @@ var (
 func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- stateDesc
 	ch <- poolFaultDesc
+	ch <- pressureDesc
+	ch <- limitDesc
 }
 
 // upstreamState is one value of the gauge. Pools without a zone may go by the
@@ -226,7 +232,9 @@ type upstreamState struct{ zone, upstream, state string }
 
 // Collect implements prometheus.Collector.
 func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(pressureDesc, prometheus.GaugeValue, c.registry.host.State().P)
 	states, faulty := make(map[upstreamState]float64), make(map[string]float64)
+	limits := make(map[upstreamState]float64)
 	now := time.Now()
 	for _, p := range c.registry.inUse() {
 		zone := labelOf(p.zone)
@@ -238,10 +246,17 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 			if k := (upstreamState{zone, labelOf(u.Addr), u.State.String()}); states[k] > 0 || len(states) < maxMetricUpstreams {
 				states[k]++
 			}
+			k := upstreamState{zone: zone, upstream: clip(u.Addr)}
+			if l := p.limiters.known(u.Addr); l != nil && (limits[k] > 0 || len(limits) < maxMetricUpstreams) {
+				limits[k] += float64(l.Limit())
+			}
 		}
 	}
 	for k, n := range states {
 		send(ch, stateDesc, n, k.zone, k.upstream, k.state)
+	}
+	for k, n := range limits {
+		ch <- prometheus.MustNewConstMetric(limitDesc, prometheus.GaugeValue, n, k.zone, k.upstream)
 	}
 	for zone, n := range faulty {
 		send(ch, poolFaultDesc, n, zone)

@@ -53,6 +53,13 @@ func (l *limiters) of(addrs []string, pool *health.Pool, now time.Time) []*concu
 	return all
 }
 
+// known returns the limiter of an origin; nil if it has none.
+func (l *limiters) known(addr string) *concurrency.Limiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.byAddr[addr]
+}
+
 // errRefused ends a request that no origin has room for.
 var errRefused = errors.New("the origins have no room for the request")
 

@@ -19,14 +19,14 @@ import (
 	"time"
 )
 
-// worker pool of an origin. A request that has come is worked on though its
+// capped is an origin with so many workers. A request that has come is worked on though its
 // client may have left: most applications do not notice.
 type capped struct {
 	addr   string
 	places chan struct{}
-	work   atomic.Int64 // in ns
-	extra  atomic.Int64 // latency that takes no worker, in ns
-	done   chan struct{}
+	work   atomic.Int64                  // in ns
+	extra  atomic.Int64                  // latency that takes no worker, in ns
+	gone   atomic.Pointer[chan struct{}] // closed when it forgets who waits
 
 	worked atomic.Int64 // ns of work, as it was
 	jobs   atomic.Int64
@@ -41,17 +41,19 @@ const (
 )
 
 func newCapped(tb testing.TB) *capped {
-	c := &capped{places: make(chan struct{}, cappedWorkers), done: make(chan struct{})}
+	c := &capped{places: make(chan struct{}, cappedWorkers)}
+	gone := make(chan struct{})
+	c.gone.Store(&gone)
 	c.work.Store(int64(cappedWork))
 	c.addr = origin(tb, c.serve)
-	tb.Cleanup(func() { close(c.done) })
+	tb.Cleanup(c.forget)
 	return c
 }
 
 func (c *capped) serve(http.ResponseWriter, *http.Request) {
 	select {
 	case c.places <- struct{}{}:
-	case <-c.done:
+	case <-*c.gone.Load():
 		return
 	}
 	began := time.Now()
@@ -60,6 +62,12 @@ func (c *capped) serve(http.ResponseWriter, *http.Request) {
 	c.jobs.Add(1)
 	<-c.places
 	time.Sleep(time.Duration(c.extra.Load()))
+}
+
+// forget ends all requests that wait, as a restart would.
+func (c *capped) forget() {
+	next := make(chan struct{})
+	close(*c.gone.Swap(&next))
 }
 
 // possible is how many requests the origins could have done in a time, with the
@@ -270,6 +278,7 @@ func TestOverloadTable(t *testing.T) {
 func (p loadPhase) run(t *testing.T, origins []*capped, s *server, client *http.Client) string {
 	time.Sleep(p.idle)
 	for _, c := range origins {
+		c.forget() // what one phase has left undone is not the next one's burden
 		c.work.Store(int64(float64(cappedWork) * p.work))
 		c.extra.Store(int64(p.extra))
 	}

@@ -6,6 +6,7 @@
 package caddymodule_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -349,4 +350,54 @@ func TestPlacesOfDeadOriginsDoNotCount(t *testing.T) {
 	b.open()
 	wait()
 	allGivenBack(t)
+}
+
+// Limits and pressure, as the admin API and Prometheus see them.
+func TestOverloadIsTold(t *testing.T) {
+	b := newBlocker(t)
+	s := serveAdmin(t, "", "reset_guard "+b.addr+" {\noverload {\nmode enforce\nqueue off\n}\n}")
+	quiet(t, 0.6)
+	_, wait := b.fill(t, s.server, "/hold")
+	b.open()
+	wait()
+	got := s.ask(t, http.MethodGet, "/reset_guard/upstreams", "")
+	var list []struct {
+		Limit   int
+		Engaged *bool
+	}
+	if err := json.Unmarshal([]byte(got.body), &list); err != nil || len(list) != 1 || list[0].Limit == 0 || list[0].Engaged == nil {
+		t.Errorf("got %s, %v, want a limit", got.body, err)
+	}
+	var told struct {
+		Pressure          float64
+		Level, Resource   string
+		Readings, Sources []struct{ Resource, Source, Availability string }
+	}
+	got = s.ask(t, http.MethodGet, "/reset_guard/pressure", "")
+	if err := json.Unmarshal([]byte(got.body), &told); err != nil {
+		t.Fatalf("got %s: %v", got.body, err)
+	}
+	if told.Pressure < 0.5 || told.Level != "high" || told.Resource != "injected" || len(told.Readings) == 0 || len(told.Sources) == 0 {
+		t.Errorf("got %s", got.body)
+	}
+	expect(t, "with a parameter", s.ask(t, http.MethodGet, "/reset_guard/pressure?x=1", "").status, http.StatusBadRequest)
+	expect(t, "POST", s.ask(t, http.MethodPost, "/reset_guard/pressure", "").status, http.StatusMethodNotAllowed)
+	m := s.metrics(t)
+	if m["reset_guard_pressure"] < 0.5 || sumOf(m, "reset_guard_limit") == 0 {
+		t.Errorf("got pressure %v and limit %v", m["reset_guard_pressure"], sumOf(m, "reset_guard_limit"))
+	}
+	eventually(t, "the line", func() bool { return len(s.told(t, "this host is under pressure")) > 0 })
+}
+
+// What is idle takes a descriptor, so connections end with their answers.
+func TestConnectionsCloseUnderPressure(t *testing.T) {
+	b := newBlocker(t)
+	s := serve(t, "reset_guard "+b.addr)
+	quiet(t, 0.8)
+	res, err := (&http.Client{Transport: &http.Transport{}}).Do(newRequest(t, http.MethodGet, s.url("/"), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	expect(t, "closes", res.Close, true)
 }

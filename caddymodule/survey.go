@@ -16,9 +16,10 @@ import (
 // poolInUse is a pool and the running sites that use it. The first one speaks
 // for it: orders are carried out and told by it.
 type poolInUse struct {
-	zone   string
-	health *health.Pool
-	sites  []*site
+	zone     string
+	health   *health.Pool
+	limiters *limiters
+	sites    []*site
 }
 
 // upstreamInUse is an upstream of a pool, with a site that has it.
@@ -38,7 +39,7 @@ func (r *registry) inUse() []*poolInUse {
 	for s := range r.sites {
 		p := of[s.shared]
 		if p == nil {
-			p = &poolInUse{health: s.shared.health}
+			p = &poolInUse{health: s.shared.health, limiters: s.shared.limiters}
 			of[s.shared], pools = p, append(pools, p)
 		}
 		p.sites = append(p.sites, s)
