@@ -60,8 +60,12 @@ func (l *limiters) known(addr string) *concurrency.Limiter {
 	return l.byAddr[addr]
 }
 
-// errRefused ends a request that no origin has room for.
-var errRefused = errors.New("the origins have no room for the request")
+// errRefused ends a request that no origin has room for, errShed one that is
+// refused to spare this host.
+var (
+	errRefused = errors.New("the origins have no room for the request")
+	errShed    = errors.New("this host is under pressure and refuses requests of this class")
+)
 
 // admit lets a request pass, once for all of its attempts, after it has waited
 // perhaps. It returns false if it is refused.
@@ -254,6 +258,9 @@ func (ex *exchange) refusal(ctx context.Context) (health.Fault, bool) {
 	f := health.Fault{
 		Cause: health.Overloaded, Phase: health.PhaseDial, Side: health.SideUpstream,
 		Err: errRefused, RetryAfter: concurrency.RetryAfter(),
+	}
+	if ex.refused == concurrency.Shed {
+		f.Side, f.Err = health.SideProxy, errShed
 	}
 	if ctx.Err() != nil {
 		f.Cause, f.Side = health.ClientGone, health.SideClient

@@ -8,6 +8,7 @@ package caddymodule_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -16,6 +17,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/resetguard/caddy-resetguard/caddymodule"
 	"github.com/resetguard/caddy-resetguard/faultinject"
@@ -221,11 +225,15 @@ func TestClassesUnderPressure(t *testing.T) {
 				if code == 503 {
 					refusedWell(t, got)
 				}
-				// What is idle takes a descriptor; the pressure is severe.
 			}
 			m := s.metrics(t)
 			if name == "limited" && m[`reset_guard_refused_total{class="sheddable",reason="shed"}`] == 0 {
 				t.Errorf("got %v", m)
+			}
+			for _, l := range s.faults(t) {
+				if l.text("side") != "proxy" || l.text("reason") != "no_room" {
+					t.Errorf("got a line %v", l)
+				}
 			}
 			caddymodule.OnlyInjectedPressureForTest(1)
 			want["/"] = map[string]int{"limited": 503, "off": 200}[name]
@@ -400,4 +408,61 @@ func TestConnectionsCloseUnderPressure(t *testing.T) {
 	}
 	defer res.Body.Close()
 	expect(t, "closes", res.Close, true)
+}
+
+// A connection that speaks another protocol takes no place for as long as it lasts.
+func TestUpgradesTakeNoPlace(t *testing.T) {
+	addr := origin(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_, _ = io.Copy(c, c)
+	})
+	s := serve(t, "reset_guard "+addr+" {\noverload {\nmode enforce\n}\n}")
+	quiet(t, 0.8) // severe: connections are closed, but not such ones
+	c, r := dialSite(t, s)
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+s.addr+"\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "status", res.StatusCode, http.StatusSwitchingProtocols)
+	expect(t, "Connection", strings.Join(res.Header.Values("Connection"), ","), "Upgrade")
+	allGivenBack(t)
+	if _, err := io.WriteString(c, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(r, got); err != nil || string(got) != "ping" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func init() { caddy.RegisterModule(panicking{}) }
+
+// panicking is a transport that fails as none should.
+type panicking struct{}
+
+func (panicking) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.reverse_proxy.transport.panicking", New: func() caddy.Module { return new(panicking) }}
+}
+
+func (*panicking) UnmarshalCaddyfile(*caddyfile.Dispenser) error { return nil }
+
+func (*panicking) RoundTrip(*http.Request) (*http.Response, error) { panic(http.ErrAbortHandler) }
+
+func TestPanicsGivePlacesBack(t *testing.T) {
+	s := serve(t, "reset_guard 127.0.0.1:1 {\ntransport panicking\n}")
+	quiet(t, 0)
+	if res, err := newClient(t).Get(s.url("/")); err == nil {
+		res.Body.Close()
+		t.Errorf("got %d from a transport that panics", res.StatusCode)
+	}
+	allGivenBack(t)
 }

@@ -35,6 +35,9 @@ func Hint(f health.Fault) string {
 	case health.Protocol:
 		return hintProtocol(f)
 	case health.Overloaded:
+		if f.Phase == health.PhaseDial { // it was not sent
+			return "Refused here: all origins have as much to do as they can, or this host is short of something (see its lines about pressure). Add capacity, or look for what loads them."
+		}
 		return "The origin says that it has too much to do. Add capacity, or look for what loads it (slow queries, a crawler, a job)."
 	case health.Status:
 		return hintStatus(f)
