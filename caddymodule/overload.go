@@ -219,7 +219,7 @@ func (a *attempt) take() {
 // giveBack gives the place back, when the first byte has come or the attempt has
 // failed.
 func (a *attempt) giveBack(f *health.Fault, status int, now time.Time) {
-	outcome := concurrency.OK
+	outcome, took := concurrency.OK, a.ttfb
 	switch {
 	case f == nil && (status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout):
 		outcome = concurrency.Overload // passed on as it is, and quick perhaps
@@ -230,10 +230,16 @@ func (a *attempt) giveBack(f *health.Fault, status int, now time.Time) {
 	case f == nil:
 	case isOverload(f):
 		outcome = concurrency.Overload
+	case f.Cause == health.ClientGone && f.Phase != health.PhaseBody:
+		if took = a.firstByte(now); took > 0 {
+			outcome = concurrency.Abandoned
+		} else {
+			outcome = concurrency.Ignored
+		}
 	default:
 		outcome = concurrency.Ignored
 	}
-	a.permit.Done(a.ttfb, outcome, now)
+	a.permit.Done(took, outcome, now)
 	a.permit = concurrency.Permit{}
 }
 

@@ -34,7 +34,7 @@ type capped struct {
 
 const (
 	cappedWorkers = 4
-	cappedWork    = 20 * time.Millisecond
+	cappedWork    = 40 * time.Millisecond
 	cappedOrigins = 2
 	// cappedRate is what all of them can do, in requests per second.
 	cappedRate = float64(cappedOrigins*cappedWorkers) * float64(time.Second) / float64(cappedWork)

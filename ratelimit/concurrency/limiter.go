@@ -26,6 +26,10 @@ const (
 	// Ignored says nothing: streams, upgrades, what the client broke off, faults
 	// that have nothing to do with load.
 	Ignored
+	// Abandoned is a request whose client left before there was an answer. The
+	// answer would have taken longer than that, which says something if it was
+	// long: in an overload it may be all there is to see.
+	Abandoned
 )
 
 // Limiter finds the limit of one origin and counts what is in flight. It may be
@@ -103,7 +107,8 @@ func (l *Limiter) learn(p Permit, ttfb time.Duration, outcome Outcome, t time.Du
 	if l.evidence.count(outcome == Overload, t) {
 		l.knee.hint(t)
 	}
-	if outcome == OK {
+	long := float64(ttfb) > slowFactor*l.knee.base && l.knee.base > 0
+	if outcome == OK || outcome == Abandoned && long {
 		s := sample{time: float64(max(ttfb, 1)), began: p.began, inflight: float64(p.inflight)}
 		l.learnTimeLocked(s, t)
 	}
