@@ -83,8 +83,8 @@ func TestMetricsForgetWhatIsGone(t *testing.T) {
 }
 
 func TestMetricsRegisteredTwice(t *testing.T) {
-	r := &registry{sites: make(map[*site]bool)}
-	r.metrics = newMetrics(r.addresses)
+	r := newRegistry()
+	defer r.host.Close()
 	first, second := prometheus.NewPedanticRegistry(), prometheus.NewPedanticRegistry()
 	for _, reg := range []*prometheus.Registry{first, second, first} {
 		if err := r.metrics.register(reg, r); err != nil {

@@ -25,9 +25,7 @@ const registryKey = "reset_guard"
 // acquireRegistry takes hold of the registry. Each call needs a releaseRegistry.
 func acquireRegistry() (*registry, error) {
 	v, _, err := registries.LoadOrNew(registryKey, func() (caddy.Destructor, error) {
-		r := &registry{sites: make(map[*site]bool), host: newHost(time.Now())}
-		r.metrics = newMetrics(r.addresses)
-		return r, nil
+		return newRegistry(), nil
 	})
 	if err != nil {
 		return nil, err
@@ -42,6 +40,12 @@ func currentRegistry() (r *registry) {
 		r = v.(*registry)
 		return false
 	})
+	return r
+}
+
+func newRegistry() *registry {
+	r := &registry{sites: make(map[*site]bool), host: newHost(time.Now())}
+	r.metrics = newMetrics(r.addresses)
 	return r
 }
 

@@ -46,7 +46,7 @@ func TestTrailerAppearsWithTheEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := &trailingOrigin{letGo: make(chan struct{}), landed: make(chan struct{})}
 			o.res = &http.Response{StatusCode: 200, ProtoMajor: 1, ContentLength: -1, Header: http.Header{}, Trailer: announced, Body: o}
-			tr := &Transport{inner: o, policy: failover.DefaultPolicy()}
+			tr := &Transport{inner: o, policy: failover.DefaultPolicy(), site: &site{app: &App{registry: newRegistry()}}}
 			tr.policy.HoldFor = time.Millisecond
 			ctx := context.WithValue(t.Context(), caddyhttp.VarsCtxKey, map[string]any{})
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://origin.test/", nil)
