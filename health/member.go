@@ -61,13 +61,14 @@ type Member struct {
 	unmanaged bool          // there was no room for it: it is used, and never ejected
 	left      time.Duration // when it was Healthy last
 
-	mu     sync.Mutex
-	faults sequential
-	slow   sequential
-	ttfb   spread
-	lost   [8]uint64 // connections that were counted as lost
-	lostAt int
-	reach  Phase // the furthest that a failure since the change came
+	mu        sync.Mutex
+	faults    sequential
+	slow      sequential
+	suspicion suspicion
+	ttfb      spread
+	lost      [8]uint64 // connections that were counted as lost
+	lostAt    int
+	reach     Phase // the furthest that a failure since the change came
 
 	// complaints are the latest error pages, by the clients that got them.
 	complaints  [16]complaint
@@ -285,10 +286,10 @@ func (m *Member) judgeSlow(slow bool, p *Pool, t time.Duration) step {
 	if slow {
 		failed = unit
 	}
-	if m.slow.observe(failed, &p.slow, t) == outlier {
+	if m.slow.observe(failed, &p.slow, t) == outlier && m.suspicion.confirm(&m.slow, &p.slow, t) {
 		return goSlow
 	}
-	return stay // slow like its peers: not a fault
+	return stay // slow like its peers, which is no fault, or not yet sure
 }
 
 // rank orders what a probe can prove: who completes a handshake can connect.

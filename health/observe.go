@@ -154,6 +154,7 @@ func (v *View) returnLocked(m *Member, reason Reason, t time.Duration) Transitio
 	m.passed, m.kept, m.reach = 0, false, ""
 	m.faults.restart(&p.faults, t)
 	m.slow.restart(&p.slow, t)
+	m.suspicion.clear()
 	if reason == ReasonManual {
 		m.faults.trust()
 		m.slow.trust()

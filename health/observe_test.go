@@ -360,6 +360,8 @@ func TestSlowOriginIsEjected(t *testing.T) {
 	answer(100, 280*time.Millisecond) // not four times as slow
 	r.wantState(0, Healthy)
 	answer(20, 3*time.Second)
+	r.wantState(0, Healthy) // not for as short a time
+	answer(40, 3*time.Second)
 	e := wantOne(t, r.events, Healthy, Ejected, ReasonSlow)
 	if e.Rate < .5 || e.Peers != 0 {
 		t.Errorf("got rate %v and peers %v, want more than half slow, and none", e.Rate, e.Peers)
@@ -427,4 +429,20 @@ func TestSinceIsWhenTheStateBegan(t *testing.T) {
 	want("ejected by an operator again", ordered)
 	r.Restore(r.host(0), r.now())
 	want("restored", r.now())
+}
+
+// What slows all origins down shows at one of them first.
+func TestCommonSlownessEjectsNobody(t *testing.T) {
+	for first := range 12 {
+		r := newRig(t, 2)
+		r.answersIn(100, 60*time.Millisecond, 0, 1)
+		for range first {
+			r.answersIn(1, 400*time.Millisecond, 0)
+			r.answersIn(1, 60*time.Millisecond, 1)
+		}
+		r.answersIn(200, 400*time.Millisecond, 1, 0)
+		if len(r.events) > 0 {
+			t.Errorf("one was slow %d times before the other: got %+v, want nothing", first, r.events)
+		}
+	}
 }

@@ -42,10 +42,13 @@ func (r *rig) see(i int, o Outcome) []Transition {
 }
 
 // answers lets each of the hosts answer n times, in turn.
-func (r *rig) answers(n int, hosts ...int) {
+func (r *rig) answers(n int, hosts ...int) { r.answersIn(n, 0, hosts...) }
+
+// answersIn is answers whose first bytes take so long.
+func (r *rig) answersIn(n int, ttfb time.Duration, hosts ...int) {
 	for range n {
 		for _, i := range hosts {
-			r.see(i, Outcome{})
+			r.see(i, Outcome{TTFB: ttfb})
 		}
 	}
 }

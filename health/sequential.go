@@ -145,7 +145,11 @@ func (d *sequential) judge(pool *counters) finding {
 // than double the peers' odds, with 95 % confidence. It is what keeps a fault of
 // the whole pool, which hits some origin first, from ejecting that origin.
 func (d *sequential) worseThanPeers(pool *counters) bool {
-	own, others := d.sinceChange(pool)
+	return worse(d.sinceChange(pool))
+}
+
+// worse is the gate itself.
+func worse(own, others tally) bool {
 	a, b := own.counts()
 	c, e := others.counts()
 	a, b, c, e = a+gateAdd, b+gateAdd, c+gateAdd, e+gateAdd

@@ -56,7 +56,7 @@ func TestSlowEjectionHasFiguresOfItsOwn(t *testing.T) {
 		r.see(1, Outcome{TTFB: 80 * time.Millisecond})
 		r.see(2, Outcome{TTFB: 100 * time.Millisecond})
 	}
-	for range 15 {
+	for range 60 { // more than a second
 		r.see(0, Outcome{TTFB: 3 * time.Second})
 		r.see(1, Outcome{TTFB: 80 * time.Millisecond})
 	}
