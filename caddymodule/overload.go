@@ -211,7 +211,7 @@ func (a *attempt) take() {
 		return
 	}
 	if l := s.roster.Load().limiter[a.member]; l != nil {
-		a.permit = l.Take(a.began)
+		a.permit = l.Take()
 	}
 	a.ex.ticket.Use()
 }

@@ -226,7 +226,8 @@ type loadPhase struct {
 	name    string
 	offered float64 // of the capacity
 	work    float64 // how much longer the work takes
-	extra   time.Duration
+	extra   time.Duration // latency at the end
+	drifts  bool          // extra grows through the phase, from nothing
 	idle    time.Duration // before it
 }
 
@@ -240,13 +241,16 @@ var loadPhases = []loadPhase{
 	{name: "0.8 times, capacity falls to 30 %", offered: .8, work: 1 / .3},
 	{name: "0.8 times, capacity is back", offered: .8, work: 1},
 	{name: "3 times after 5 s of idleness", offered: 3, work: 1, idle: 5 * time.Second},
-	{name: "0.8 times, 80 ms more latency", offered: .8, work: 1, extra: 80 * time.Millisecond},
+	{name: "0.8 times, 80 ms more latency at once", offered: .8, work: 1, extra: 80 * time.Millisecond},
+	{name: "0.8 times, latency is back", offered: .8, work: 1},
+	{name: "0.8 times, drifting to 80 ms more", offered: .8, work: 1, extra: 80 * time.Millisecond, drifts: true},
+	{name: "2 times, 80 ms more", offered: 2, work: 1, extra: 80 * time.Millisecond},
 }
 
 // TestOverloadTable makes the table of docs/overload.md, "Through a real Caddy".
 func TestOverloadTable(t *testing.T) {
 	if os.Getenv("RESET_GUARD_LONG") == "" {
-		t.Skip("takes four minutes: set RESET_GUARD_LONG=1, or run ./xcaddy.sh overload")
+		t.Skip("takes seven minutes: set RESET_GUARD_LONG=1, or run ./xcaddy.sh overload")
 	}
 	type column struct{ name, directives string }
 	columns := []column{
@@ -282,11 +286,28 @@ func (p loadPhase) run(t *testing.T, origins []*capped, s *server, client *http.
 		c.work.Store(int64(float64(cappedWork) * p.work))
 		c.extra.Store(int64(p.extra))
 	}
-	l := load{rate: p.offered * cappedRate, critical: .2, settle: 2 * time.Second, long: 4 * time.Second}
+	l := load{rate: p.offered * cappedRate, critical: .2, settle: 2 * time.Second, long: 8 * time.Second}
+	if p.drifts {
+		ctx, cancel := context.WithTimeout(t.Context(), l.settle+l.long)
+		defer cancel()
+		go p.drift(ctx, origins, l.settle+l.long)
+	}
 	r := l.run(t, client, s)
 	could := min(possible(origins, l.long), float64(r.sent))
 	got := min(100, 100*float64(r.good)/could)
 	cell := fmt.Sprintf("%.0f %%, %d ms, %.1f %%", got, r.p99().Milliseconds(), 100*float64(r.criticalGot)/float64(max(1, r.critical)))
 	t.Logf("%s: %s", p.name, cell)
 	return cell
+}
+
+// drift lets the latency grow until ctx ends.
+func (p loadPhase) drift(ctx context.Context, origins []*capped, long time.Duration) {
+	began := time.Now()
+	for ctx.Err() == nil {
+		share := min(1, float64(time.Since(began))/float64(long))
+		for _, c := range origins {
+			c.extra.Store(int64(share * float64(p.extra)))
+		}
+		pass(ctx, 10*time.Millisecond)
+	}
 }

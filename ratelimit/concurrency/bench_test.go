@@ -13,7 +13,7 @@ import (
 // pass is one request that nothing stops.
 func pass(ctx context.Context, g *Gate, l *Limiter, now time.Time) {
 	ticket, _ := g.Admit(ctx, Request{Client: 42}, now)
-	p := l.Take(now)
+	p := l.Take()
 	ticket.Use()
 	p.Done(20*time.Millisecond, OK, now.Add(20*time.Millisecond))
 }

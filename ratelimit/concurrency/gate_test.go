@@ -85,7 +85,7 @@ func TestAutoEnforcesOnEvidenceOnly(t *testing.T) {
 	g.Sync([]*Limiter{l})
 	defer g.Close()
 	for range 2 * initialLimit {
-		l.Take(epoch)
+		l.Take()
 	}
 	if g.Full(0, Default) {
 		t.Error("full without evidence")
@@ -118,7 +118,7 @@ func TestSharedLimiterWakesAllItsGates(t *testing.T) {
 		b.Sync([]*Limiter{l})
 		var permits []Permit
 		for range initialLimit {
-			permits = append(permits, l.Take(epoch))
+			permits = append(permits, l.Take())
 		}
 		got := make(chan Reason)
 		go func() {

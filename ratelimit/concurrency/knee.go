@@ -79,7 +79,7 @@ func (k *knee) add(s sample, inflight float64, t time.Duration) bool {
 		if p.add(s, inflight, t) {
 			k.endProbe(t)
 		}
-		if p.on || s.began < p.closed {
+		if p.on || s.epoch != p.epoch {
 			return false // it says nothing of the limit that holds now
 		}
 	}
@@ -162,7 +162,7 @@ func (k *knee) lower(inflight, time, n float64, t time.Duration) {
 	}
 	if limit < 0.8*k.limit {
 		if k.cut.from == 0 {
-			k.cut = cut{from: k.limit, time: time}
+			k.cut = cut{from: min(k.limit, k.peaks.most(t)), time: time}
 		}
 		k.probe.next = t
 	}

@@ -41,8 +41,9 @@ type Limiter struct {
 	limit    atomic.Int64 // the estimate
 	inForce  atomic.Int64 // the same, but for probes
 	pressure atomic.Uint32
-	engaged  atomic.Bool // there is evidence of overload
-	refused  atomic.Bool // the limit kept a request away since the last estimate
+	engaged  atomic.Bool   // there is evidence of overload
+	refused  atomic.Bool   // the limit kept a request away since the last estimate
+	epoch    atomic.Uint32 // counts the beginnings and ends of probes
 	gates    atomic.Pointer[[]*Gate]
 
 	mu       sync.Mutex // guards the rest, and the writing of gates
@@ -64,15 +65,16 @@ func NewLimiter(now time.Time) *Limiter {
 // nothing on the zero Permit.
 type Permit struct {
 	limiter  *Limiter
-	began    time.Duration
+	epoch    uint32
 	inflight int64 // with this one
 }
 
 // Try takes a place if there is one: the fast way in for those who enforce the
 // limit by themselves.
-func (l *Limiter) Try(now time.Time) (p Permit, ok bool) {
+func (l *Limiter) Try() (p Permit, ok bool) {
+	epoch := l.epoch.Load()
 	if n := l.inflight.Add(1); n <= l.inForce.Load() {
-		return Permit{limiter: l, began: now.Sub(l.start), inflight: n}, true
+		return Permit{limiter: l, epoch: epoch, inflight: n}, true
 	}
 	l.inflight.Add(-1)
 	l.refused.Store(true)
@@ -81,8 +83,9 @@ func (l *Limiter) Try(now time.Time) (p Permit, ok bool) {
 
 // Take takes a place whether there is one or not: for a request that a Gate has
 // let through, and for all that must not be refused.
-func (l *Limiter) Take(now time.Time) Permit {
-	return Permit{limiter: l, began: now.Sub(l.start), inflight: l.inflight.Add(1)}
+func (l *Limiter) Take() Permit {
+	epoch := l.epoch.Load() // before it counts: see probe.left
+	return Permit{limiter: l, epoch: epoch, inflight: l.inflight.Add(1)}
 }
 
 // Done gives the place back, when the first byte has come or the attempt has
@@ -109,11 +112,12 @@ func (l *Limiter) learn(p Permit, ttfb time.Duration, outcome Outcome, t time.Du
 	}
 	long := float64(ttfb) > slowFactor*l.knee.base && l.knee.base > 0
 	if outcome == OK || outcome == Abandoned && long {
-		s := sample{time: float64(max(ttfb, 1)), began: p.began, inflight: float64(p.inflight)}
+		s := sample{time: float64(max(ttfb, 1)), epoch: p.epoch, inflight: float64(p.inflight)}
 		l.learnTimeLocked(s, t)
 	}
 	l.limit.Store(int64(l.knee.limit))
 	l.inForce.Store(int64(l.knee.inForce()))
+	l.epoch.Store(l.knee.probe.epoch)
 	l.engaged.Store(l.evidence.holds(t))
 }
 

@@ -16,7 +16,7 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // serve lets n requests in a row take so long each, and tells when that was over.
 func serve(l *Limiter, n int, took time.Duration, outcome Outcome, now time.Time) time.Time {
 	for range n {
-		p := l.Take(now)
+		p := l.Take()
 		now = now.Add(took)
 		p.Done(took, outcome, now)
 	}
@@ -27,21 +27,21 @@ func TestTryKeepsTheLimit(t *testing.T) {
 	l := NewLimiter(epoch)
 	var permits []Permit
 	for range initialLimit {
-		p, ok := l.Try(epoch)
+		p, ok := l.Try()
 		if !ok {
 			t.Fatalf("refused with %d in flight, limit %d", l.InFlight(), l.Limit())
 		}
 		permits = append(permits, p)
 	}
-	if _, ok := l.Try(epoch); ok || l.Room(Default) != 0 {
+	if _, ok := l.Try(); ok || l.Room(Default) != 0 {
 		t.Errorf("above the limit: got ok %v and room %d, want neither", ok, l.Room(Default))
 	}
-	if l.Take(epoch); l.InFlight() != initialLimit+1 {
+	if l.Take(); l.InFlight() != initialLimit+1 {
 		t.Errorf("Take: got %d in flight, want %d", l.InFlight(), initialLimit+1)
 	}
 	permits[0].Done(0, Ignored, epoch)
 	permits[1].Done(0, Ignored, epoch)
-	if _, ok := l.Try(epoch); !ok {
+	if _, ok := l.Try(); !ok {
 		t.Error("a place that was given back is not to be had")
 	}
 }
@@ -96,7 +96,7 @@ func TestErrorsLowerTheLimit(t *testing.T) {
 	l := NewLimiter(epoch)
 	var permits []Permit
 	for range 50 {
-		permits = append(permits, l.Take(epoch))
+		permits = append(permits, l.Take())
 	}
 	now := epoch
 	for _, p := range permits {
@@ -128,7 +128,7 @@ func TestLimiterUnderRace(t *testing.T) {
 			for i := range 500 {
 				now := epoch.Add(time.Duration(i) * time.Millisecond)
 				if ticket, reason := g.Admit(t.Context(), Request{}, now); reason == NotRefused {
-					p := l.Take(now)
+					p := l.Take()
 					ticket.Use()
 					p.Done(time.Millisecond, Outcome(i%3), now.Add(time.Millisecond))
 				}

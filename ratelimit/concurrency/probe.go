@@ -24,21 +24,28 @@ const (
 	promptProbe = time.Second
 	// lasting is how long the limit must have kept requests away: a burst that
 	// the queue takes in would not all fit in if there were half the places.
-	lasting    = time.Second
-	longestTry = time.Second
+	lasting = time.Second
+	// lastingAfterCut is the same once the limit was lowered for slow answers: it
+	// may have been wrong.
+	lastingAfterCut = 250 * time.Millisecond
+	longestTry      = time.Second
+	// fewestProbed is how many samples a probe tells something with: at the least
+	// limit there are few in its time, and how much they vary is known.
+	fewestProbed = 4
 )
 
 // probe is one that is under way, or the time of the next.
 type probe struct {
-	on       bool // the limit is lowered
-	limit    float64
-	began    time.Duration
+	on    bool // the limit is lowered
+	limit float64
+	// epoch goes up as the limit is lowered and as it is raised again, so that
+	// what began meanwhile can be told from what began before or after.
+	epoch    uint32
 	wanted   float64 // samples
 	window   window
 	until    time.Duration
-	watching bool          // the limit holds again, but not all have ended
-	closed   time.Duration // when that was
-	left     float64       // how many had not ended then
+	watching bool    // the limit holds again, but not all have ended
+	left     float64 // how many had not ended then
 	next     time.Duration
 	interval time.Duration
 	ended    time.Duration
@@ -50,34 +57,48 @@ func (k *knee) wantsProbe(inflight float64, t time.Duration) bool {
 	if math.Abs(math.Log(k.limit/p.at)) > moved {
 		p.next = min(p.next, p.ended+promptProbe)
 	}
-	return !p.watching && t-k.calm > lasting && t >= p.next && inflight <= 1.25*k.limit+1
+	wait := lasting
+	if k.cut.from > 0 {
+		wait = lastingAfterCut
+	}
+	return !p.watching && t-k.calm > wait && t >= p.next && inflight <= 1.25*k.limit+1
 }
 
 func (k *knee) beginProbe(t time.Duration) {
 	p := &k.probe
 	limit := max(2, math.Floor(probeShare*k.limit))
-	wanted := max(float64(enough(k.spread)), min(limit, 5*fewestSamples))
+	wanted := max(probed(k.spread), min(limit, 5*fewestSamples))
 	*p = probe{
-		on: true, limit: limit, wanted: wanted, began: t,
+		on: true, limit: limit, wanted: wanted, epoch: p.epoch + 1,
 		until:    t + max(longestTry, time.Duration(4*k.base)),
 		interval: p.interval, at: p.at,
 	}
+}
+
+// probed is how many samples of such a spread a probe must have.
+func probed(spread float64) float64 {
+	return min(max(fewestProbed, 32*spread*spread), 20*fewestSamples)
 }
 
 // add takes in a sample, and how many are in flight now. It tells whether the
 // probe is over. When enough have ended, the limit is raised again, but those that
 // are still in flight are waited for: the first to end are the fast ones.
 func (p *probe) add(s sample, inflight float64, t time.Duration) bool {
-	if p.watching && s.began >= p.closed {
+	if p.watching && s.epoch == p.epoch {
 		return t >= p.until
 	}
-	if s.began >= p.began && s.inflight <= p.limit {
+	during := p.epoch
+	if p.watching {
+		during--
+	}
+	if s.epoch == during && s.inflight <= p.limit {
 		p.window.add(s)
 	}
 	if p.watching {
 		p.left--
 	} else if p.window.n >= p.wanted || t >= p.until {
-		p.on, p.watching, p.closed, p.left = false, true, t, inflight
+		p.on, p.watching, p.left = false, true, inflight
+		p.epoch++
 		p.until = max(p.until, t+longestTry)
 	}
 	return p.watching && (p.left <= 0 || t >= p.until)
@@ -90,7 +111,7 @@ func (k *knee) endProbe(t time.Duration) {
 	w := p.window
 	p.on, p.watching, p.ended, p.at = false, false, t, k.limit
 	p.interval = min(max(2*p.interval, probeEvery), rarestProbe)
-	if w.n < fewestSamples {
+	if w.n < min(fewestSamples, probed(max(k.spread, w.spread()))) {
 		p.next = t + probeEvery // nothing learnt: nobody enforces the limit
 		return
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 )
 
-func (l *Limiter) take(now time.Time) func(time.Duration, time.Time) {
-	p := l.Take(now)
-	return func(ttfb time.Duration, now time.Time) { p.Done(ttfb, OK, now) }
+func (l *Limiter) take(now time.Time) func(time.Duration, Outcome, time.Time) {
+	p := l.Take()
+	return func(ttfb time.Duration, o Outcome, now time.Time) { p.Done(ttfb, o, now) }
 }
 
 func ours(now time.Time) limiterUnderTest { return NewLimiter(now) }
@@ -28,9 +28,9 @@ func (*fixed) Press()           {}
 func (*fixed) join(*Gate)       {}
 func (*fixed) leave(*Gate)      {}
 
-func (f *fixed) take(time.Time) func(time.Duration, time.Time) {
+func (f *fixed) take(time.Time) func(time.Duration, Outcome, time.Time) {
 	f.inflight++
-	return func(time.Duration, time.Time) { f.inflight-- }
+	return func(time.Duration, Outcome, time.Time) { f.inflight-- }
 }
 
 func fixedAt(limit int) func(time.Time) limiterUnderTest {
@@ -51,12 +51,12 @@ func (failsafe) Press()           {}
 func (failsafe) join(*Gate)       {}
 func (failsafe) leave(*Gate)      {}
 
-func (f failsafe) take(time.Time) func(time.Duration, time.Time) {
+func (f failsafe) take(time.Time) func(time.Duration, Outcome, time.Time) {
 	p, ok := f.TryAcquirePermit()
 	if !ok {
-		return func(time.Duration, time.Time) {}
+		return func(time.Duration, Outcome, time.Time) {}
 	}
-	return func(time.Duration, time.Time) { p.Record() }
+	return func(time.Duration, Outcome, time.Time) { p.Record() }
 }
 
 // failsafeTuned has the settings that did best among several of the library.

@@ -15,10 +15,13 @@ import (
 // site is what the origins can do; the guard does not know.
 type site struct {
 	name    string
+	origins int // 0: simOrigins
 	workers int // of each origin
 	service func(*rand.Rand) time.Duration
 	mean    time.Duration // of service
 	spread  bool          // cheap and expensive requests
+	// patience is when clients leave; the origin does not notice. 0: never.
+	patience time.Duration
 }
 
 var fastSite = site{
@@ -44,10 +47,23 @@ var mixedSite = site{
 	},
 }
 
+// smallSite can do so little that a few requests more or less matter.
+var smallSite = site{
+	name: "4 x 40 ms", origins: 2, workers: 4, mean: 40 * time.Millisecond, patience: inTime,
+	service: func(*rand.Rand) time.Duration { return 40 * time.Millisecond },
+}
+
 const simOrigins = 3
 
+func (s site) size() int {
+	if s.origins == 0 {
+		return simOrigins
+	}
+	return s.origins
+}
+
 // capacity is what the origins answer in a second.
-func (s site) capacity() float64 { return simOrigins * float64(s.workers) / s.mean.Seconds() }
+func (s site) capacity() float64 { return float64(s.size()*s.workers) / s.mean.Seconds() }
 
 // phase is a time with the same load.
 type phase struct {
@@ -55,12 +71,20 @@ type phase struct {
 	length   time.Duration
 	load     float64       // offered, as a multiple of the whole capacity
 	capacity float64       // of the origins, as a share; 0: 1
+	slower   float64       // how many times as long the work takes; 0: 1
 	drift    time.Duration // added to each answer at the phase's end, growing from what it was
 	settling time.Duration // longer than usual
 	burst    func(t time.Duration) float64
 }
 
 func (p phase) settled() time.Duration { return max(p.settling, settling) }
+
+func (p phase) stretch() float64 {
+	if p.slower == 0 {
+		return 1
+	}
+	return p.slower
+}
 
 func (p phase) share() float64 {
 	if p.capacity == 0 {
@@ -84,7 +108,7 @@ type simCase struct {
 // limiterUnderTest is a Limiter, or something in its place.
 type limiterUnderTest interface {
 	slots
-	take(now time.Time) func(ttfb time.Duration, now time.Time)
+	take(now time.Time) func(ttfb time.Duration, o Outcome, now time.Time)
 }
 
 // settling is how long a phase is not judged.
@@ -121,7 +145,7 @@ type simRequest struct {
 	phase   *tallies
 	origin  int
 	sent    time.Duration
-	done    func(time.Duration, time.Time)
+	done    func(time.Duration, Outcome, time.Time) // nil once called
 }
 
 type event struct {
@@ -159,10 +183,11 @@ type simulation struct {
 	events  events
 	gate    *Gate
 	guards  []limiterUnderTest
-	origins [simOrigins]simOrigin
+	origins []simOrigin
 	granted chan answer
 	waiting map[*waiter]*simRequest
 	drift   func(time.Duration) time.Duration
+	stretch float64 // of the work
 	results []*tallies
 	current *tallies
 }
@@ -174,7 +199,8 @@ func (c simCase) run() []*tallies {
 	s.waiting = make(map[*waiter]*simRequest)
 	s.gate = NewGate(c.policy)
 	s.gate.order = c.order
-	list := make([]slots, simOrigins)
+	list := make([]slots, c.site.size())
+	s.origins = make([]simOrigin, c.site.size())
 	for i := range list {
 		g := c.guard(s.start)
 		s.guards, list[i] = append(s.guards, g), g
@@ -216,11 +242,11 @@ func (s *simulation) loop(end time.Duration) {
 func (s *simulation) schedule(p phase, from, drift time.Duration) {
 	judged := max(p.length-p.settled(), 0)
 	workers := int(float64(s.site.workers)*p.share() + 0.5)
-	possible := s.site.capacity() * judged.Seconds() * float64(workers) / float64(s.site.workers)
+	possible := s.site.capacity() * judged.Seconds() * float64(workers) / float64(s.site.workers) / p.stretch()
 	result := &tallies{phase: p, possible: possible, began: from}
 	s.results = append(s.results, result)
 	s.at(from, func() {
-		s.current = result
+		s.current, s.stretch = result, p.stretch()
 		for i := range s.origins {
 			s.origins[i].workers = workers
 			s.work(i)
@@ -306,9 +332,10 @@ func (s *simulation) settle(result *tallies) {
 // send chooses the one of two origins with fewer in flight.
 func (s *simulation) send(r *simRequest) {
 	r.origin = -1
-	first := s.random.IntN(simOrigins)
-	for i := range simOrigins {
-		k := (first + i) % simOrigins
+	size := len(s.origins)
+	first := s.random.IntN(size)
+	for i := range size {
+		k := (first + i) % size
 		if s.gate.Full(k, r.class) {
 			continue
 		}
@@ -326,6 +353,22 @@ func (s *simulation) send(r *simRequest) {
 	r.sent, r.done = s.now, s.guards[r.origin].take(s.clock())
 	o.line = append(o.line, r)
 	s.work(r.origin)
+	if p := s.site.patience; p > 0 {
+		s.at(r.arrived+p, func() { s.end(r, Abandoned) })
+	}
+}
+
+// end gives a request's place back. It tells whether that had not been done.
+func (s *simulation) end(r *simRequest, o Outcome) bool {
+	if r.done == nil {
+		return false
+	}
+	s.origins[r.origin].inflight--
+	r.done(s.now-r.sent, o, s.clock())
+	r.done = nil
+	s.gate.Wake()
+	s.settle(s.current)
+	return true
 }
 
 // work gives what stands in line to workers that are free.
@@ -335,16 +378,16 @@ func (s *simulation) work(i int) {
 		r := o.line[0]
 		o.line = o.line[1:]
 		o.busy++
-		took := s.site.service(s.random)
+		took := time.Duration(float64(s.site.service(s.random)) * s.stretch)
 		s.at(s.now+took, func() { o.busy--; s.work(i) })
 		s.at(s.now+took+s.drift(s.now), func() { s.answer(r) })
 	}
 }
 
 func (s *simulation) answer(r *simRequest) {
-	s.origins[r.origin].inflight--
-	r.done(s.now-r.sent, s.clock())
-	s.gate.Wake()
+	if !s.end(r, OK) {
+		return
+	}
 	took := s.now - r.arrived
 	if took <= inTime && r.class == Critical {
 		r.phase.keptUp++
@@ -355,5 +398,4 @@ func (s *simulation) answer(r *simRequest) {
 			now.good++
 		}
 	}
-	s.settle(s.current)
 }

@@ -12,9 +12,9 @@ import (
 
 // sample is one answer.
 type sample struct {
-	time     float64       // to first byte, in nanoseconds
-	began    time.Duration // since the limiter's start
-	inflight float64       // when it began, with itself
+	time     float64 // to first byte, in nanoseconds
+	epoch    uint32  // of probes, when it began
+	inflight float64 // when it began, with itself
 }
 
 // window sums samples up. Means are arithmetic: only for these does Little's law
