@@ -116,35 +116,12 @@ func (p *Priority) provision(ctx caddy.Context, s *site) error {
 //	    queue    <duration> | off
 //	    priority <class> <matcher>
 //	}
-func (o *Overload) unmarshalCaddyfile(d *caddyfile.Dispenser, h httpcaddyfile.Helper) error {
-	if d.NextArg() {
-		if d.Val() != "off" || d.NextArg() {
-			return d.Errf("overload takes 'off' or a block, not '%s'", d.Val())
-		}
-		o.Off = true
-		if nesting := d.Nesting(); d.NextBlock(nesting) {
-			return d.Err("overload off takes no block: remove 'off' or the block")
-		}
-		return nil
-	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		opt := d.Val()
-		if seen[opt] && opt != "priority" {
-			return d.Errf("%s already specified", opt)
-		}
-		seen[opt] = true
-		if err := o.unmarshalOption(d, h, opt); err != nil {
-			return err
-		}
-		if d.NextBlock(d.Nesting()) {
-			return d.Errf("%s takes no block", opt)
-		}
-	}
-	if len(seen) == 0 {
-		return d.Err("overload takes 'off' or a block with at least one option")
-	}
-	return nil
+func (o *Overload) unmarshalCaddyfile(d *caddyfile.Dispenser, h httpcaddyfile.Helper) (err error) {
+	block := optionBlock{name: "overload", often: []string{"priority"}, option: func(opt string) error {
+		return o.unmarshalOption(d, h, opt)
+	}}
+	o.Off, err = block.unmarshal(d)
+	return err
 }
 
 func (o *Overload) unmarshalOption(d *caddyfile.Dispenser, h httpcaddyfile.Helper, opt string) error {
@@ -153,8 +130,6 @@ func (o *Overload) unmarshalOption(d *caddyfile.Dispenser, h httpcaddyfile.Helpe
 	}
 	args := d.RemainingArgs()
 	switch opt {
-	case "off":
-		return d.Err("off stands on the line of overload, without a block: overload off")
 	case "mode":
 		switch len(args) {
 		case 0:
