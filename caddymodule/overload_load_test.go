@@ -224,8 +224,8 @@ func TestNobodyRefusedBelowCapacity(t *testing.T) {
 // loadPhase is a part of the table.
 type loadPhase struct {
 	name    string
-	offered float64 // of the capacity
-	work    float64 // how much longer the work takes
+	offered float64       // of the capacity
+	work    float64       // how much longer the work takes
 	extra   time.Duration // latency at the end
 	drifts  bool          // extra grows through the phase, from nothing
 	idle    time.Duration // before it
