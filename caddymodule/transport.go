@@ -151,7 +151,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if ex == nil { // an active health check: neither guarded nor counted
 		return t.check(req)
 	}
-	if ex.refused != concurrency.NotRefused && t.site.gate != nil {
+	if ex.refused != concurrency.NotRefused {
 		return nil, ex.refuse(req.Context())
 	}
 	ex.goOn()
