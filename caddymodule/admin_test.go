@@ -115,6 +115,8 @@ type standing struct {
 	Median      float64   `json:"median_seconds"`
 	InFlight    int       `json:"in_flight"`
 	Share       float64   `json:"share"`
+	Limit       int       `json:"limit"`
+	Engaged     bool      `json:"engaged"`
 }
 
 func (a answer) standings(tb testing.TB) []standing {
