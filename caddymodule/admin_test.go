@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/resetguard/caddy-resetguard/caddymodule"
 	"github.com/resetguard/caddy-resetguard/faultinject"
 )
 
@@ -57,6 +58,7 @@ func (s *adminServer) reload(tb testing.TB, directives string) {
 
 func (s *adminServer) tryLoad(tb testing.TB, directives string) error {
 	tb.Helper()
+	defer caddymodule.OnlyInjectedPressureForTest(0)
 	return caddy.Load(adapt(tb, fmt.Sprintf(`{
 	admin %s
 	persist_config off

@@ -21,7 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	_ "github.com/resetguard/caddy-resetguard/caddymodule"
+	"github.com/resetguard/caddy-resetguard/caddymodule"
 )
 
 // server is a running Caddy with one site.
@@ -86,6 +86,7 @@ func (s *server) load(tb testing.TB, config []byte) {
 	if err := caddy.Load(config, true); err != nil {
 		tb.Fatalf("loading the configuration: %v", err)
 	}
+	caddymodule.OnlyInjectedPressureForTest(0)
 	tb.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			tb.Errorf("stopping Caddy: %v", err)

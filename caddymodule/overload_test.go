@@ -332,8 +332,15 @@ func TestReloadUnderLimit(t *testing.T) {
 	quiet(t, 0)
 	_, wait := b.fill(t, s.server, "/hold")
 	s.reload(t, site)
-	caddymodule.OnlyInjectedPressureForTest(0)
-	refusedWell(t, s.get(t, "/hold"))
+	client := newClient(t)
+	eventually(t, "an answer of the new configuration", func() bool { // the old one resets what it has just accepted
+		res, err := client.Get(s.url("/hold"))
+		if err != nil {
+			return false
+		}
+		refusedWell(t, readAnswer(t, res))
+		return true
+	})
 	b.open()
 	wait()
 	allGivenBack(t)

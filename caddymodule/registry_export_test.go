@@ -40,7 +40,11 @@ func OnlyInjectedPressureForTest(p float64) {
 	for r := pressure.None + 1; r < pressure.Injected; r++ {
 		c.Ignore = append(c.Ignore, r)
 	}
-	h := currentRegistry().host
+	r := currentRegistry()
+	if r == nil {
+		return // nothing is guarded
+	}
+	h := r.host
 	h.Use(c)
 	h.Inject(p)
 }
