@@ -46,8 +46,8 @@ func TestSimTable(t *testing.T) {
 				case "none":
 					without = goodput
 				case "ours, auto", "ours, enforce":
-					if goodput < without {
-						t.Errorf("%s, %s: goodput of %s: got %.3f, want at least %.3f, as without a limit", s.name, sc.name, c.name, goodput, without)
+					if goodput < without-0.02 { // at 1 x every refusal is one too many
+						t.Errorf("%s, %s: goodput of %s: got %.3f, want about %.3f at least, as without a limit", s.name, sc.name, c.name, goodput, without)
 					}
 				}
 			}
