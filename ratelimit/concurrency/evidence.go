@@ -26,6 +26,16 @@ const (
 	evidenceLasts = 10 * time.Second
 )
 
+// Why is what kind of evidence there is.
+type Why string
+
+// Kinds of evidence.
+const (
+	Errors Why = "errors" // timeouts, 503, ENHANCE_YOUR_CALM
+	Slow   Why = "slow"   // answers that take several times as long as without load
+	Told   Why = "told"   // the origin says so itself
+)
+
 // evidence remembers signs of overload. Times are since the limiter's start.
 type evidence struct {
 	errors, all         int // in this half of the span
@@ -33,6 +43,7 @@ type evidence struct {
 	half                time.Duration
 	hinted              time.Duration
 	until               time.Duration // holds until then; 0: never held
+	why                 Why           // of the latest
 	recent              recent
 }
 
@@ -72,7 +83,7 @@ func (e *evidence) slow(s sample, inflight float64, k *knee) bool {
 // note holds what slow has told against the least time that matters.
 func (e *evidence) note(t time.Duration) {
 	if r := &e.recent; r.time*max(1, r.now/r.began) > float64(leastSlow) {
-		e.until = t + evidenceLasts
+		e.until, e.why = t+evidenceLasts, Slow
 	}
 }
 
@@ -88,7 +99,7 @@ func (e *evidence) count(overload bool, t time.Duration) (hint bool) {
 	if failed < fewestErrors || float64(failed) < errorShare*float64(e.all+e.pastAll) {
 		return false
 	}
-	e.until = t + evidenceLasts
+	e.until, e.why = t+evidenceLasts, Errors
 	if t-e.hinted < hintEvery {
 		return false
 	}

@@ -27,6 +27,10 @@ const (
 	Enforce
 )
 
+// Engages is the pressure of this host from which on limits are enforced without
+// other evidence: from there on it is told. A little pressure is ordinary.
+const Engages = 0.3
+
 // LongestQueue is the longest that a request may wait for a place.
 const LongestQueue = 100 * time.Millisecond
 
@@ -152,7 +156,7 @@ func (g *Gate) sync(list []slots) {
 func (g *Gate) Close() { g.sync(nil) }
 
 // SetPressure says how short this host or the origins are of something: 0 is not
-// at all, 1 completely. Any pressure is evidence of overload.
+// at all, 1 completely. Pressure is evidence of overload from Engages on.
 func (g *Gate) SetPressure(p float64) { g.pressure.Store(math.Float64bits(p)) }
 
 // Pressure is what SetPressure said last.
@@ -202,8 +206,11 @@ func (g *Gate) Admit(ctx context.Context, r Request, now time.Time) (Ticket, Rea
 func RetryAfter() time.Duration { return time.Duration(1+rand.IntN(3)) * time.Second }
 
 func (g *Gate) enforces(s slots) bool {
-	return g.policy.Mode == Enforce || g.policy.Mode == Observe || s.Engaged() || g.Pressure() > 0
+	return g.policy.Mode == Enforce || s.Engaged() || g.Pressure() >= Engages
 }
+
+// Enforces tells that an origin's limit keeps requests away at present.
+func (g *Gate) Enforces(l *Limiter) bool { return g.policy.Mode != Observe && g.enforces(l) }
 
 // hasRoom tells whether a request of this class may pass. It looks at no more
 // origins than it must, which are few unless most are full.

@@ -115,10 +115,7 @@ func (l *Limiter) learn(p Permit, ttfb time.Duration, outcome Outcome, t time.Du
 		s := sample{time: float64(max(ttfb, 1)), epoch: p.epoch, inflight: float64(p.inflight)}
 		l.learnTimeLocked(s, t)
 	}
-	l.limit.Store(int64(l.knee.limit))
-	l.inForce.Store(int64(l.knee.inForce()))
-	l.epoch.Store(l.knee.probe.epoch)
-	l.engaged.Store(l.evidence.holds(t))
+	l.publishLocked(l.evidence.holds(t))
 }
 
 func (l *Limiter) learnTimeLocked(s sample, t time.Duration) {
@@ -135,6 +132,60 @@ func (l *Limiter) learnTimeLocked(s sample, t time.Duration) {
 		k.update(inflight, l.refused.Swap(false), t)
 		e.judge(k.crowded, t)
 	}
+}
+
+// Refresh ends evidence whose time is over, also if no outcomes come that say
+// anything: call it now and then.
+func (l *Limiter) Refresh(now time.Time) {
+	if !l.engaged.Load() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.engaged.Store(l.evidence.holds(now.Sub(l.start)))
+}
+
+// Reset forgets everything about the origin but what is in flight.
+func (l *Limiter) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	epoch := l.knee.probe.epoch + 1
+	l.knee, l.evidence = knee{limit: initialLimit}, evidence{}
+	l.knee.probe.at, l.knee.probe.epoch = initialLimit, epoch
+	l.publishLocked(false)
+}
+
+func (l *Limiter) publishLocked(engaged bool) {
+	l.limit.Store(int64(l.knee.limit))
+	l.inForce.Store(int64(l.knee.inForce()))
+	l.epoch.Store(l.knee.probe.epoch)
+	l.engaged.Store(engaged)
+}
+
+// Status is what a Limiter knows.
+type Status struct {
+	Limit, Taken int
+	Engaged      bool
+	Why          Why           // what the evidence is; "" if there is none
+	Unloaded     time.Duration // an answer's time without load; 0: not known
+	Latency      time.Duration // the mean over the last answers; 0: not known
+}
+
+// Status tells it for people.
+func (l *Limiter) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Status{
+		Limit: l.Limit(), Taken: l.InFlight(), Engaged: l.Engaged(),
+		Unloaded: time.Duration(l.knee.base), Latency: time.Duration(l.evidence.recent.time),
+	}
+	switch {
+	case l.engaged.Load():
+		s.Why = l.evidence.why
+	case s.Engaged:
+		s.Why = Told
+	}
+	return s
 }
 
 // SetPressure tells what the origin itself, or this host, says of its load: 0 is

@@ -140,3 +140,40 @@ func TestLimiterUnderRace(t *testing.T) {
 		t.Errorf("left over: %d in flight, %d tickets", l.InFlight(), g.pending.Load())
 	}
 }
+
+// Evidence ends with its time, also where no outcome says anything any more.
+func TestEvidenceEndsWithoutAnswers(t *testing.T) {
+	l, now := NewLimiter(epoch), epoch
+	for range 40 {
+		now = now.Add(50 * time.Millisecond)
+		l.Take().Done(0, Overload, now)
+	}
+	if s := l.Status(); !s.Engaged || s.Why != Errors || s.Taken != 0 {
+		t.Fatalf("after 40 refusals: got %+v, want it engaged by errors", s)
+	}
+	for range 200 {
+		now = now.Add(100 * time.Millisecond)
+		l.Take().Done(0, Ignored, now)
+		l.Refresh(now)
+	}
+	if l.Engaged() {
+		t.Error("engaged twenty seconds after the last refusal, want not")
+	}
+}
+
+func TestReset(t *testing.T) {
+	l, now := NewLimiter(epoch), epoch
+	held := l.Take()
+	for range 200 {
+		now = now.Add(50 * time.Millisecond)
+		l.Take().Done(0, Overload, now)
+	}
+	l.Reset()
+	if s := l.Status(); s.Engaged || s.Limit != initialLimit || s.Taken != 1 {
+		t.Errorf("got %+v, want it as at first but for what is in flight", s)
+	}
+	held.Done(time.Millisecond, OK, now)
+	if l.InFlight() != 0 {
+		t.Errorf("in flight: got %d, want 0", l.InFlight())
+	}
+}
