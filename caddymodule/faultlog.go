@@ -17,6 +17,7 @@ import (
 	"github.com/resetguard/caddy-resetguard/diagnose"
 	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/health"
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // How a request ended, as its client saw it.
@@ -50,10 +51,14 @@ func (ex *exchange) report(log *faultLog, r *http.Request, end ending) {
 		return
 	}
 	now := time.Now()
+	zone := ""
+	if ex.site != nil {
+		zone = ex.site.label()
+	}
 	for _, rec := range records[max(0, ex.reported-ex.Dropped()):] {
-		if c := log.admit(rec, end, now); c != nil {
+		if c := log.admit(zone, rec, end, now); c != nil {
 			ex.requestID(r)
-			c.Write(append(faultFields(rec, end), requestFields(ex, r)...)...)
+			c.Write(append(faultFields(zone, rec, end), requestFields(ex, r)...)...)
 		}
 	}
 	ex.reported = all
@@ -79,14 +84,14 @@ func (ex *exchange) noteInAccessLog(r *http.Request) {
 
 // admit returns the entry to write a fault's line to; nil if it is not to be
 // written, because of its level or because there are too many of its kind.
-func (l *faultLog) admit(rec failover.Record, end ending, now time.Time) *zapcore.CheckedEntry {
+func (l *faultLog) admit(zone string, rec failover.Record, end ending, now time.Time) *zapcore.CheckedEntry {
 	level := levelOf(rec.Fault, rec.Decision.Action, end.outcome)
 	c := l.logger.Check(level, "upstream fault")
 	if c == nil {
 		return nil
 	}
 	kind := diagnose.Kind{
-		Upstream: rec.Upstream, Cause: rec.Cause, Phase: rec.Phase,
+		Zone: zone, Upstream: rec.Upstream, Cause: rec.Cause, Phase: rec.Phase, Side: diagnose.Side(rec.Fault),
 		Outcome: end.outcome, Action: string(rec.Decision.Action),
 	}
 	if !l.burst.Allow(kind, &diagnose.Line{Level: int8(level), Fault: rec.Fault}, now) {
@@ -112,11 +117,12 @@ func levelOf(f health.Fault, action failover.Action, outcome string) zapcore.Lev
 	return zapcore.WarnLevel
 }
 
-func faultFields(rec failover.Record, end ending) []zap.Field {
+func faultFields(zone string, rec failover.Record, end ending) []zap.Field {
 	if rec.Cause == health.ClientGone && end.outcome != outcomeError {
 		end = ending{outcome: outcomeClientGone}
 	}
 	fields := []zap.Field{
+		zap.String("zone", clip(zone)),
 		zap.String("upstream", clip(rec.Upstream)),
 		zap.String("cause", string(rec.Cause)),
 		zap.String("phase", string(rec.Phase)),
@@ -163,6 +169,9 @@ func requestFields(ex *exchange, r *http.Request) []zap.Field {
 		zap.String("host", clip(host)),
 		zap.String("uri", clip(r.RequestURI)),
 	}
+	if ex.refused != concurrency.NotRefused {
+		fields = append(fields, zap.String("refused", ex.refused.String()), zap.Stringer("class", ex.class))
+	}
 	if ex.spool != nil {
 		if err := ex.spool.Overflow(); err != nil {
 			fields = append(fields, zap.NamedError("body_not_kept", err))
@@ -191,6 +200,7 @@ func (l *faultLog) summaries(sums []diagnose.Summary) {
 		}
 		c.Write(
 			zap.Int("count", s.Suppressed),
+			zap.String("zone", clip(s.Zone)),
 			zap.String("upstream", s.Upstream),
 			zap.String("cause", string(s.Cause)),
 			zap.String("phase", string(s.Phase)),

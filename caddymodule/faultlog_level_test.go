@@ -115,8 +115,8 @@ func TestSumsAreAsUrgentAsTheirLines(t *testing.T) {
 			rec := failover.Record{Fault: f, Upstream: "a", Decision: failover.Decision{Action: failover.Retried}}
 			end := ending{outcome: outcomeAnswered}
 			for range 3 {
-				if c := log.admit(rec, end, time.Now()); c != nil {
-					c.Write(faultFields(rec, end)...)
+				if c := log.admit("", rec, end, time.Now()); c != nil {
+					c.Write(faultFields("", rec, end)...)
 				}
 			}
 			log.summaries(log.burst.Flush(time.Now()))

@@ -129,6 +129,11 @@ func (h *Handler) conclude(ex *exchange, w http.ResponseWriter, r *http.Request,
 		ex.settle(w)
 		return err
 	}
+	if f.Cause == health.ClientGone { // while it waited for room
+		ex.report(h.faults, r, ending{outcome: outcomeClientGone})
+		w.WriteHeader(statusClientClosedRequest)
+		return nil
+	}
 	return h.answer(ex, w, r, f, err)
 }
 

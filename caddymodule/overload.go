@@ -263,7 +263,7 @@ func (ex *exchange) refusal(ctx context.Context) (health.Fault, bool) {
 	}
 	f := health.Fault{
 		Cause: health.Overloaded, Phase: health.PhaseDial, Side: health.SideUpstream,
-		Err: errRefused, RetryAfter: concurrency.RetryAfter(),
+		Err: errRefused, RetryAfter: concurrency.RetryAfter(ex.refused),
 	}
 	if ex.refused == concurrency.Shed {
 		f.Side, f.Err = health.SideProxy, errShed

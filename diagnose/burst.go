@@ -29,9 +29,11 @@ const maxUpstream = 300
 
 // Kind is what makes two log lines say the same thing.
 type Kind struct {
+	Zone     string
 	Upstream string
 	Cause    health.Cause
 	Phase    health.Phase
+	Side     health.Side
 	Outcome  string // how the request ended
 	Action   string // what was done about it: retry, resume, give up ...
 }
@@ -68,8 +70,7 @@ type Summary struct {
 	Kind
 	Suppressed  int
 	First, Last time.Time
-	Level       int8 // of the most urgent line, like Side and Hint
-	Side        health.Side
+	Level       int8 // of the most urgent line, like Hint
 	Hint        string
 }
 
@@ -144,7 +145,7 @@ func (b *Burst) collect(buf []Summary, take func(*window) (t tally, quiet bool))
 				t.hint = hintOther
 			}
 			buf = append(buf, Summary{
-				Kind: k, Suppressed: t.n, First: t.first, Last: t.last, Level: t.level, Side: t.side, Hint: t.hint,
+				Kind: k, Suppressed: t.n, First: t.first, Last: t.last, Level: t.level, Hint: t.hint,
 			})
 		}
 		if quiet {
@@ -161,12 +162,13 @@ func (b *Burst) windowLocked(k Kind, now time.Time) *window {
 		return w
 	}
 	other := Kind{Upstream: OtherUpstream}
-	if _, shared := b.kinds[other]; len(k.Upstream) > maxUpstream || b.fullLocked(shared) {
+	if _, shared := b.kinds[other]; len(k.Upstream) > maxUpstream || len(k.Zone) > maxUpstream || b.fullLocked(shared) {
 		if k = other; shared {
 			return b.kinds[k]
 		}
 	}
-	k.Upstream = strings.Clone(k.Upstream) // it may be a piece of a whole request
+	// They may be pieces of a whole request.
+	k.Upstream, k.Zone = strings.Clone(k.Upstream), strings.Clone(k.Zone)
 	w := &window{start: now}
 	b.kinds[k] = w
 	return w
@@ -221,14 +223,13 @@ type tally struct {
 	n           int
 	first, last time.Time
 	level       int8
-	side        health.Side
 	hint        string
 }
 
 func (t *tally) add(l *Line, now time.Time) {
 	u := tally{n: 1, first: now, last: now, level: l.Level}
 	if t.n == 0 || l.Level > t.level {
-		u.side, u.hint = Side(l.Fault), Hint(l.Fault)
+		u.hint = Hint(l.Fault)
 	}
 	t.merge(u)
 }
@@ -245,7 +246,7 @@ func (t *tally) merge(u tally) {
 		t.last = u.last
 	}
 	if t.n == 0 || u.level > t.level {
-		t.level, t.side, t.hint = u.level, u.side, u.hint
+		t.level, t.hint = u.level, u.hint
 	}
 	t.n += u.n
 }
@@ -253,6 +254,7 @@ func (t *tally) merge(u tally) {
 func largestFirst(a, b Summary) int {
 	return cmp.Or(
 		cmp.Compare(b.Suppressed, a.Suppressed),
+		cmp.Compare(a.Zone, b.Zone),
 		cmp.Compare(a.Upstream, b.Upstream),
 		cmp.Compare(a.Cause, b.Cause),
 		cmp.Compare(a.Phase, b.Phase),

@@ -23,7 +23,7 @@ var lineA = &Line{Level: 1, Fault: health.Fault{Cause: health.Reset, Phase: heal
 
 // summed is a sum of such lines.
 func summed(k Kind, n int, first, last time.Time) Summary {
-	return Summary{Kind: k, Suppressed: n, First: first, Last: last, Level: 1, Side: health.SideUpstream, Hint: Hint(lineA.Fault)}
+	return Summary{Kind: k, Suppressed: n, First: first, Last: last, Level: 1, Hint: Hint(lineA.Fault)}
 }
 
 // The most urgent of the lines left out stands for all, and nothing is kept of
@@ -38,12 +38,12 @@ func TestBurstKeepsTheMostUrgentLine(t *testing.T) {
 		b.Allow(k, l, t0.Add(time.Duration(i)*time.Millisecond))
 	}
 	got := b.Due(t0.Add(time.Second), nil)
-	if len(got) != 1 || got[0].Suppressed != 4 || got[0].Level != 1 || got[0].Side != health.SideUpstream || got[0].Hint != Hint(silent) {
+	if len(got) != 1 || got[0].Suppressed != 4 || got[0].Level != 1 || got[0].Hint != Hint(silent) {
 		t.Errorf("got %+v, want 4 lines, told as the silent origin's", got)
 	}
 	b.Allow(k, &Line{2, silent}, t0.Add(time.Hour))
 	b.Allow(k, &Line{-1, gone}, t0.Add(time.Hour))
-	if got = b.Flush(t0.Add(time.Hour)); len(got) != 1 || got[0].Level != -1 || got[0].Side != health.SideClient || got[0].Hint != Hint(gone) {
+	if got = b.Flush(t0.Add(time.Hour)); len(got) != 1 || got[0].Level != -1 || got[0].Hint != Hint(gone) {
 		t.Errorf("a window later: got %+v, want nothing of the first one", got)
 	}
 }

@@ -36,7 +36,10 @@ func Hint(f health.Fault) string {
 		return hintProtocol(f)
 	case health.Overloaded:
 		if f.Phase == health.PhaseDial { // it was not sent
-			return "Refused here: all origins have as much to do as they can, or this host is short of something (see its lines about pressure). Add capacity, or look for what loads them."
+			if f.Side == health.SideProxy {
+				return "Refused to spare this host, which is short of something: `curl localhost:2019/reset_guard/pressure` names it. Free it, or add capacity here; the origins are not at fault."
+			}
+			return "Refused here: all origins in use have as many requests as their limits allow. `curl localhost:2019/reset_guard/upstreams` shows the limits and what is out. Look for what slows the origins, or add capacity."
 		}
 		return "The origin says that it has too much to do. Add capacity, or look for what loads it (slow queries, a crawler, a job)."
 	case health.Status:

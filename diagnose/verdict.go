@@ -95,6 +95,9 @@ func retryAfter(asked time.Duration) time.Duration {
 //	reset, closed, goaway    connection_terminated  connection_terminated  http_response_incomplete
 //	unknown                  destination_unavailable  connection_terminated  http_response_incomplete
 func proxyError(f health.Fault) string {
+	if f.Cause == health.Overloaded && f.Side == health.SideProxy {
+		return "proxy_internal_error" // refused to spare this host
+	}
 	switch f.Cause {
 	case health.DNS:
 		if isTimeout(f.Err) {

@@ -14,6 +14,10 @@ import (
 // words tells a visitor what happened. "This server" and "the site's origin" are
 // the names of the stations on the page.
 func words(f health.Fault, status int) (title, detail string) {
+	if f.Cause == health.Overloaded && f.Side == health.SideProxy {
+		return "This server is very busy",
+			"It has more to do than it can manage and could not pass the request on."
+	}
 	switch f.Cause {
 	case health.ClientGone:
 		return "The connection broke off",

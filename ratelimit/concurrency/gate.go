@@ -201,9 +201,15 @@ func (g *Gate) Admit(ctx context.Context, r Request, now time.Time) (Ticket, Rea
 	return g.wait(ctx, r.Class)
 }
 
-// RetryAfter is what a refused client is told to wait: one to three seconds, not
-// the same for all, or they would all come back together.
-func RetryAfter() time.Duration { return time.Duration(1+rand.IntN(3)) * time.Second }
+// RetryAfter is what a refused client is told to wait: one to three seconds, or
+// five to ten if it was shed, as pressure falls slowly. It is not the same for all,
+// or they would all come back together.
+func RetryAfter(r Reason) time.Duration {
+	if r == Shed {
+		return time.Duration(5+rand.IntN(6)) * time.Second
+	}
+	return time.Duration(1+rand.IntN(3)) * time.Second
+}
 
 func (g *Gate) enforces(s slots) bool {
 	return g.policy.Mode == Enforce || s.Engaged() || g.Pressure() >= Engages

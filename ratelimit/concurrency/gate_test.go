@@ -156,11 +156,13 @@ func TestClosingLetsThoseWhoWaitPass(t *testing.T) {
 }
 
 func TestRetryAfter(t *testing.T) {
-	seen := map[time.Duration]bool{}
-	for range 200 {
-		seen[RetryAfter()] = true
-	}
-	if len(seen) != 3 || !seen[time.Second] || !seen[3*time.Second] {
-		t.Errorf("got %v, want 1 to 3 seconds", seen)
+	for reason, want := range map[Reason][2]time.Duration{QueueFull: {1, 3}, WaitedLong: {1, 3}, Shed: {5, 10}} {
+		seen := map[time.Duration]bool{}
+		for range 500 {
+			seen[RetryAfter(reason)] = true
+		}
+		if n := want[1] - want[0] + 1; len(seen) != int(n) || !seen[want[0]*time.Second] || !seen[want[1]*time.Second] {
+			t.Errorf("%s: got %v, want %d to %d seconds", reason, seen, want[0], want[1])
+		}
 	}
 }
