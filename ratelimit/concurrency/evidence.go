@@ -14,6 +14,10 @@ const (
 	// slowestUnloaded is how many times the unloaded time answers may take without
 	// anything waiting.
 	slowestUnloaded = 1.6
+	// rareOutlier is how many times the unloaded time an answer counts at most as
+	// evidence, but leastOutlier in any case: one in ten that takes very long, as
+	// those of a long poll do, is none.
+	rareOutlier = 8
 	// errorShare of the answers being signs of overload is evidence.
 	errorShare = 0.02
 	// fewestErrors keeps one timeout among thirty requests from being evidence.
@@ -22,6 +26,9 @@ const (
 	errorSpan = 10 * time.Second
 	// hintEvery is how often errors alone may lower the limit.
 	hintEvery = 250 * time.Millisecond
+	// longestWait is how long a client waits at most that counts before anything is
+	// known of the origin.
+	longestWait = time.Second
 	// evidenceLasts is how long it takes to be sure that an overload is over.
 	evidenceLasts = 10 * time.Second
 )
@@ -41,6 +48,8 @@ type evidence struct {
 	errors, all         int // in this half of the span
 	pastErrors, pastAll int // in the half before
 	half                time.Duration
+	ok, pastOK          int // answers in this second, and in the one before
+	second              time.Duration
 	hinted              time.Duration
 	until               time.Duration // holds until then; 0: never held
 	why                 Why           // of the latest
@@ -62,6 +71,12 @@ func (r *recent) add(s sample, inflight, memory float64) {
 	r.time += (s.time - r.time) / memory
 	r.began += (s.inflight - r.began) / memory
 	r.now += (inflight - r.now) / memory
+}
+
+// cut bounds what one answer can say.
+func (s sample) cut(base float64) sample {
+	s.time = min(s.time, max(rareOutlier*base, leastOutlier))
+	return s
 }
 
 // slow takes in an answer and notes if answers take so long that this is evidence
@@ -88,10 +103,13 @@ func (e *evidence) note(t time.Duration) {
 }
 
 // count adds an outcome. It tells whether the limit is to be lowered for it.
-func (e *evidence) count(overload bool, t time.Duration) (hint bool) {
+func (e *evidence) count(o Outcome, t time.Duration) (hint bool) {
 	e.advance(t)
 	e.all++
-	if !overload {
+	if o == OK {
+		e.ok++
+	}
+	if o != Overload {
 		return false
 	}
 	e.errors++
@@ -107,7 +125,17 @@ func (e *evidence) count(overload bool, t time.Duration) (hint bool) {
 	return true
 }
 
+// answers tells that enough answers come to know the origin by them.
+func (e *evidence) answers() bool { return max(e.ok, e.pastOK) >= fewestSamples }
+
 func (e *evidence) advance(t time.Duration) {
+	if age := t - e.second; age >= time.Second {
+		e.pastOK = e.ok
+		if age >= 2*time.Second {
+			e.pastOK = 0
+		}
+		e.ok, e.second = 0, t
+	}
 	if t-e.half < errorSpan/2 {
 		return
 	}

@@ -247,7 +247,7 @@ func (g *Gate) reserve(class Class, limit int) int {
 	if !g.policy.Reserve || class >= Critical {
 		return 0
 	}
-	return max(2, limit/20)
+	return min(max(2, limit/20), limit/4) // a probe leaves less than half
 }
 
 // Wake lets as many pass as there is room for. Limiters call it when a place

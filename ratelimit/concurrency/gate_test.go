@@ -166,3 +166,15 @@ func TestRetryAfter(t *testing.T) {
 		}
 	}
 }
+
+// A probe at the least limit leaves room for ordinary requests beside the reserve.
+func TestReserveInAProbe(t *testing.T) {
+	g, list := enforcing(1)
+	l := list[0]
+	l.knee.limit, l.knee.base = leastLimit, float64(20*time.Millisecond)
+	l.knee.beginProbe(0)
+	l.Tick(epoch)
+	if _, refused := g.Admit(t.Context(), Request{Class: Default}, epoch); refused != NotRefused {
+		t.Errorf("with %d places in a probe: got %q, want a place", l.Room(Default), refused)
+	}
+}

@@ -33,6 +33,9 @@ const (
 	waiting = 0.3
 	// outlier is how many times the unloaded time an answer counts at most.
 	outlier = 20
+	// leastOutlier is what an answer counts at least, if it took so long: fast
+	// origins are overloaded long before it is twenty times the unloaded time.
+	leastOutlier = float64(3 * leastSlow)
 
 	shortestWindow = 250 * time.Millisecond
 	longestWindow  = 5 * time.Second
@@ -74,7 +77,6 @@ type cut struct {
 // add takes in a sample, and how many are in flight now without it. It tells
 // whether it is time for an update.
 func (k *knee) add(s sample, inflight float64, t time.Duration) bool {
-	k.peaks.add(s.inflight, t)
 	if p := &k.probe; p.on || p.watching {
 		if p.add(s, inflight, t) {
 			k.endProbe(t)

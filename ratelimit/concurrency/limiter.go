@@ -38,6 +38,7 @@ const (
 type Limiter struct {
 	start    time.Time // what estimates are relative to
 	inflight atomic.Int64
+	ages     ages
 	limit    atomic.Int64 // the estimate
 	inForce  atomic.Int64 // the same, but for probes
 	pressure atomic.Uint32
@@ -66,6 +67,7 @@ func NewLimiter(now time.Time) *Limiter {
 type Permit struct {
 	limiter  *Limiter
 	epoch    uint32
+	born     born
 	inflight int64 // with this one
 }
 
@@ -74,7 +76,7 @@ type Permit struct {
 func (l *Limiter) Try() (p Permit, ok bool) {
 	epoch := l.epoch.Load()
 	if n := l.inflight.Add(1); n <= l.inForce.Load() {
-		return Permit{limiter: l, epoch: epoch, inflight: n}, true
+		return Permit{limiter: l, epoch: epoch, inflight: n, born: l.ages.enter()}, true
 	}
 	l.inflight.Add(-1)
 	l.refused.Store(true)
@@ -85,7 +87,7 @@ func (l *Limiter) Try() (p Permit, ok bool) {
 // let through, and for all that must not be refused.
 func (l *Limiter) Take() Permit {
 	epoch := l.epoch.Load() // before it counts: see probe.left
-	return Permit{limiter: l, epoch: epoch, inflight: l.inflight.Add(1)}
+	return Permit{limiter: l, epoch: epoch, inflight: l.inflight.Add(1), born: l.ages.enter()}
 }
 
 // Done gives the place back, when the first byte has come or the attempt has
@@ -95,10 +97,10 @@ func (p Permit) Done(ttfb time.Duration, outcome Outcome, now time.Time) {
 	if l == nil {
 		return
 	}
-	l.inflight.Add(-1)
-	if outcome != Ignored {
-		l.learn(p, ttfb, outcome, now.Sub(l.start))
+	if l.ages.leave(p.born) {
+		l.inflight.Add(-1)
 	}
+	l.learn(p, ttfb, outcome, now.Sub(l.start))
 	for _, g := range *l.gates.Load() {
 		g.Wake()
 	}
@@ -107,11 +109,15 @@ func (p Permit) Done(ttfb time.Duration, outcome Outcome, now time.Time) {
 func (l *Limiter) learn(p Permit, ttfb time.Duration, outcome Outcome, t time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.evidence.count(outcome == Overload, t) {
+	l.knee.peaks.add(float64(p.inflight), t)
+	if outcome == Abandoned && l.knee.base == 0 && ttfb >= longestWait {
+		outcome = Overload // nobody has been answered yet
+	}
+	if l.evidence.count(outcome, t) {
 		l.knee.hint(t)
 	}
 	long := float64(ttfb) > slowFactor*l.knee.base && l.knee.base > 0
-	if outcome == OK || outcome == Abandoned && long {
+	if outcome == OK || outcome == Abandoned && long && !l.evidence.answers() {
 		s := sample{time: float64(max(ttfb, 1)), epoch: p.epoch, inflight: float64(p.inflight)}
 		l.learnTimeLocked(s, t)
 	}
@@ -121,10 +127,10 @@ func (l *Limiter) learn(p Permit, ttfb time.Duration, outcome Outcome, t time.Du
 func (l *Limiter) learnTimeLocked(s sample, t time.Duration) {
 	k, e := &l.knee, &l.evidence
 	if k.base > 0 {
-		s.time = min(s.time, outlier*k.base)
+		s.time = min(s.time, max(outlier*k.base, leastOutlier))
 	}
 	inflight := float64(l.inflight.Load())
-	if e.slow(s, inflight, k) {
+	if e.slow(s.cut(k.base), inflight, k) {
 		e.note(t)
 		k.lower(e.recent.began, e.recent.time, 2*k.memory(), t)
 	}
@@ -134,15 +140,18 @@ func (l *Limiter) learnTimeLocked(s sample, t time.Duration) {
 	}
 }
 
-// Refresh ends evidence whose time is over, also if no outcomes come that say
-// anything: call it now and then.
-func (l *Limiter) Refresh(now time.Time) {
-	if !l.engaged.Load() {
-		return
-	}
+// Tick ends what is over by time alone: evidence, probes, and the counting of
+// requests that are worked on for longer than any estimate is about. Call it some
+// four times a second.
+func (l *Limiter) Tick(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.engaged.Store(l.evidence.holds(now.Sub(l.start)))
+	t := now.Sub(l.start)
+	if forgotten := l.ages.turn(t); forgotten > 0 {
+		l.inflight.Add(-forgotten)
+	}
+	l.knee.endLate(float64(l.inflight.Load()), t)
+	l.publishLocked(l.evidence.holds(t))
 }
 
 // Reset forgets everything about the origin but what is in flight.

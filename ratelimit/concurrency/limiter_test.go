@@ -154,7 +154,7 @@ func TestEvidenceEndsWithoutAnswers(t *testing.T) {
 	for range 200 {
 		now = now.Add(100 * time.Millisecond)
 		l.Take().Done(0, Ignored, now)
-		l.Refresh(now)
+		l.Tick(now)
 	}
 	if l.Engaged() {
 		t.Error("engaged twenty seconds after the last refusal, want not")
@@ -175,5 +175,79 @@ func TestReset(t *testing.T) {
 	held.Done(time.Millisecond, OK, now)
 	if l.InFlight() != 0 {
 		t.Errorf("in flight: got %d, want 0", l.InFlight())
+	}
+}
+
+// Places that are held for long do not keep others away, and are not given back
+// twice when they end after all.
+func TestOldPlacesDoNotCount(t *testing.T) {
+	l, now := NewLimiter(epoch), epoch
+	var old []Permit
+	for range 50 {
+		old = append(old, l.Take())
+	}
+	for range 4 * 12 {
+		now = now.Add(250 * time.Millisecond)
+		l.Tick(now)
+	}
+	if got := l.InFlight(); got != 0 {
+		t.Errorf("after twelve seconds: got %d in flight, want 0", got)
+	}
+	young := l.Take()
+	for _, p := range old {
+		p.Done(12*time.Second, Ignored, now)
+	}
+	if got := l.InFlight(); got != 1 {
+		t.Errorf("after the old ones have ended: got %d in flight, want the young one", got)
+	}
+	l.Tick(now.Add(time.Hour))
+	young.Done(time.Hour, Ignored, now.Add(time.Hour))
+	if got := l.InFlight(); got != 0 {
+		t.Errorf("an hour later: got %d in flight, want 0", got)
+	}
+}
+
+// A probe ends by time where no answer comes.
+func TestProbeEndsWithoutAnswers(t *testing.T) {
+	l, now := NewLimiter(epoch), epoch
+	l.knee.limit, l.knee.base = 40, float64(20*time.Millisecond)
+	l.knee.beginProbe(0)
+	l.Tick(now)
+	if got := l.Room(Default); got != 18 {
+		t.Fatalf("in a probe: got room for %d, want 18 of 40", got)
+	}
+	for range 4 * 3 {
+		now = now.Add(250 * time.Millisecond)
+		l.Tick(now)
+	}
+	if got := l.Room(Default); got != 40 || l.knee.probe.watching {
+		t.Errorf("three seconds later: got room for %d, want 40 and no probe", got)
+	}
+}
+
+// What has never answered anybody in time is overloaded as well.
+func TestAbandonedBeforeAnyAnswer(t *testing.T) {
+	l, now := NewLimiter(epoch), epoch
+	for range 20 {
+		now = now.Add(100 * time.Millisecond)
+		l.Take().Done(time.Second, Abandoned, now)
+	}
+	if s := l.Status(); !s.Engaged || s.Limit >= initialLimit {
+		t.Errorf("twenty clients left after a second each: got %+v, want it engaged", s)
+	}
+}
+
+// Clients that leave early say nothing where others are answered.
+func TestAbandonedBesideAnswers(t *testing.T) {
+	l, now := NewLimiter(epoch), epoch
+	for i := range 3000 {
+		now = now.Add(10 * time.Millisecond)
+		l.Take().Done(20*time.Millisecond, OK, now)
+		if i > 500 {
+			l.Take().Done(time.Second, Abandoned, now)
+		}
+	}
+	if s := l.Status(); s.Engaged || s.Limit < initialLimit {
+		t.Errorf("got %+v, want it not engaged, and the limit as at first", s)
 	}
 }

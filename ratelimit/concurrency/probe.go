@@ -97,11 +97,27 @@ func (p *probe) add(s sample, inflight float64, t time.Duration) bool {
 	if p.watching {
 		p.left--
 	} else if p.window.n >= p.wanted || t >= p.until {
-		p.on, p.watching, p.left = false, true, inflight
-		p.epoch++
-		p.until = max(p.until, t+longestTry)
+		p.close(inflight, t)
 	}
 	return p.watching && (p.left <= 0 || t >= p.until)
+}
+
+// endLate ends a probe whose time is over although no answer has come.
+func (k *knee) endLate(inflight float64, t time.Duration) {
+	p := &k.probe
+	if p.on && t >= p.until {
+		p.close(inflight, t)
+	}
+	if p.watching && t >= p.until {
+		k.endProbe(t)
+	}
+}
+
+// close raises the limit again.
+func (p *probe) close(inflight float64, t time.Duration) {
+	p.on, p.watching, p.left = false, true, inflight
+	p.epoch++
+	p.until = max(p.until, t+longestTry)
 }
 
 // endProbe takes over what the probe has measured. A limit that was lowered for
