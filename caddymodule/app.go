@@ -40,6 +40,9 @@ type App struct {
 	health  healthLog
 	cancel  context.CancelFunc
 	running *sync.WaitGroup
+	// pressing is the sampling of this host's pressure, which ends last.
+	pressing     *sync.WaitGroup
+	stopPressing context.CancelFunc
 
 	registry *registry
 	acquired bool
@@ -71,7 +74,7 @@ const (
 func (a *App) Provision(ctx caddy.Context) error {
 	a.replay = failover.NewSpoolBudget(replayMemoryTotal, replayFileTotal)
 	a.faults = &faultLog{logger: ctx.Logger(), burst: diagnose.NewBurst(diagnose.BurstConfig{})}
-	a.running = new(sync.WaitGroup)
+	a.running, a.pressing = new(sync.WaitGroup), new(sync.WaitGroup)
 	a.sites = make(map[*reverseproxy.Handler]*site)
 	registry, err := acquireRegistry()
 	if err != nil {
@@ -98,6 +101,15 @@ func (a *App) Cleanup() error {
 	if !a.acquired {
 		return nil
 	}
+	// Caddy stops apps in any order: until all have stopped, requests come.
+	if a.stopPressing != nil {
+		a.stopPressing()
+		a.pressing.Wait()
+		a.registry.host.drop(a.generation)
+	}
+	for _, s := range a.order {
+		s.closeGate()
+	}
 	a.acquired = false // the registry stays: slow requests may still be using it
 	return releaseRegistry()
 }
@@ -119,9 +131,11 @@ func (a *App) Start() error {
 	a.cancel = cancel
 	a.running.Go(func() { a.sumUp(ctx) })
 	a.running.Go(func() { a.probe(ctx) })
-	a.registry.host.Use(a.Pressure.config())
+	a.registry.host.use(a.generation, a.Pressure.config())
 	a.tellSources()
-	a.running.Go(func() { a.press(ctx) })
+	pressing, cancel := context.WithCancel(context.Background())
+	a.stopPressing = cancel
+	a.pressing.Go(func() { a.press(pressing) })
 	return nil
 }
 

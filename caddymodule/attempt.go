@@ -23,7 +23,6 @@ import (
 
 	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/health"
-	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // attempt is one round trip to one origin. Its first part belongs to the
@@ -60,7 +59,7 @@ type attempt struct {
 	// that the outcome is due, trial that the upstream's return depends on it.
 	member          *health.Member
 	enlisted, trial bool
-	permit          concurrency.Permit // the place at the upstream
+	place           place
 
 	// hook is called when the connection hooked ends; nil if there is no body.
 	hook   *health.EndHook
@@ -270,13 +269,16 @@ func (b *bufferedBody) Read(p []byte) (int, error) {
 func (a *attempt) uploadEnded() {
 	a.sentAfter.Store(int64(time.Since(a.began)))
 	a.uploaded.Store(true)
+	a.place.takeNow()
 }
+
+func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
 
 // firstByte is how long the origin took for the first byte of its answer; 0 if
 // that cannot be told, as while the upload goes on.
 func (a *attempt) firstByte(now time.Time) time.Duration {
 	took := now.Sub(a.began)
-	if a.out.Body == nil || a.out.Body == http.NoBody {
+	if !hasBody(a.out) {
 		return took
 	}
 	if !a.uploaded.Load() {

@@ -52,7 +52,9 @@ func (q *question) pick() (u *reverseproxy.Upstream, ok bool) {
 	q.ex.usable = usable{q.pool, q.site.steering(), q.roster.limits, q.ex.class}
 	ask := health.Request{Tried: q.ex.triedMembers, Trial: q.trial, Usable: &q.ex.usable}
 	c, found := q.site.view.Pick(ask, q.now)
-	if !found && q.ex.usable.gate != nil { // others were faster, but it was let through
+	if (!found || c.LastResort) && !c.Trial && q.ex.usable.gate != nil {
+		// It was let through, or is a retry: a full upstream is better than an
+		// ejected one.
 		q.ex.usable.gate = nil
 		c, found = q.site.view.Pick(ask, q.now)
 	}
@@ -130,10 +132,11 @@ func (q *question) member(u *reverseproxy.Upstream) *health.Member {
 }
 
 // best returns the available upstreams of the best class that is not empty: fit
-// and untried ones; then those that failed least often in this request and not
-// last; then the ones that are broken, or were the last.
+// and untried ones with room; then those without; then those that failed least
+// often in this request and not last; then the ones that are broken, or were the
+// last.
 func (q *question) best() reverseproxy.UpstreamPool {
-	const classes = 4
+	const classes = 5
 	var class [classes]reverseproxy.UpstreamPool
 	least := -1
 	for _, u := range q.pool {
@@ -147,14 +150,16 @@ func (q *question) best() reverseproxy.UpstreamPool {
 		case fitness == health.TakenOut:
 		case fitness == health.Fit && tried == 0 && !q.isFull(u):
 			class[0] = append(class[0], u)
-		case fitness == health.Broken:
-			class[3] = append(class[3], u)
-		case name == q.ex.LastTried():
-			class[2] = append(class[2], u)
-		case least < 0 || tried < least:
-			least, class[1] = tried, append(class[1][:0], u)
-		case tried == least:
+		case fitness == health.Fit && tried == 0:
 			class[1] = append(class[1], u)
+		case fitness == health.Broken:
+			class[4] = append(class[4], u)
+		case name == q.ex.LastTried():
+			class[3] = append(class[3], u)
+		case least < 0 || tried < least:
+			least, class[2] = tried, append(class[2][:0], u)
+		case tried == least:
+			class[2] = append(class[2], u)
 		}
 	}
 	if thinned := q.thin(class[0]); len(thinned) > 0 {

@@ -92,6 +92,8 @@ type exchange struct {
 	refused  concurrency.Reason
 	class    concurrency.Class
 	ticket   concurrency.Ticket
+	// overloaded tells that an upstream has had too much to do for it.
+	overloaded bool
 	// next is the latest decision, which the retry matcher repeats.
 	next failover.Decision
 	// clientErr is the error of reading the client's body, if the client can

@@ -246,7 +246,7 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 			if k := (upstreamState{zone, labelOf(u.Addr), u.State.String()}); states[k] > 0 || len(states) < maxMetricUpstreams {
 				states[k]++
 			}
-			k := upstreamState{zone: zone, upstream: clip(u.Addr)}
+			k := upstreamState{zone: zone, upstream: labelOf(u.Addr)}
 			if l := p.limiters.known(u.Addr); l != nil && (limits[k] > 0 || len(limits) < maxMetricUpstreams) {
 				limits[k] += float64(l.Limit())
 			}
@@ -256,7 +256,7 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 		send(ch, stateDesc, n, k.zone, k.upstream, k.state)
 	}
 	for k, n := range limits {
-		ch <- prometheus.MustNewConstMetric(limitDesc, prometheus.GaugeValue, n, k.zone, k.upstream)
+		send(ch, limitDesc, n, k.zone, k.upstream)
 	}
 	for zone, n := range faulty {
 		send(ch, poolFaultDesc, n, zone)

@@ -33,7 +33,7 @@ func (a *attempt) enlist(req *http.Request) {
 	a.ex.current = a.member
 	a.member.Begin()
 	a.enlisted = true
-	a.take()
+	a.take(req)
 	if a.ex.Attempts() == 1 {
 		s.shared.budget.Request(a.began)
 	}
@@ -69,7 +69,7 @@ func (a *attempt) conclude(f *health.Fault) {
 	a.member.End()
 	o := health.Outcome{Fault: a.blame(f), Trial: a.trial}
 	if f == nil {
-		o.TTFB, o.Denied = a.ttfb, a.status >= http.StatusBadRequest
+		o.TTFB, o.Denied = a.pace(), a.status >= http.StatusBadRequest
 	} else {
 		o.Conn = a.lostConn(a.view.Load())
 		a.ex.triedMembers = append(a.ex.triedMembers, a.member)
@@ -79,8 +79,17 @@ func (a *attempt) conclude(f *health.Fault) {
 		o.Client = s.boundClient(a.out)
 	}
 	a.giveBack(f, 0, now)
-	s.app.registry.metrics.attempt(a.member.Addr(), f, a.ttfb, now)
+	s.app.registry.metrics.attempt(a.member.Addr(), f, a.pace(), now)
 	s.observe(a.member, o, now)
+}
+
+// pace is what the time to the first byte says of the origin's speed; 0 after an
+// upload, which takes the client's time as well.
+func (a *attempt) pace() time.Duration {
+	if hasBody(a.out) {
+		return 0
+	}
+	return a.ttfb
 }
 
 // againWeight is what a fault weighs if the same request has failed in such a way

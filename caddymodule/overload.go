@@ -118,10 +118,10 @@ func (s *site) turnAway(ex *exchange, pool reverseproxy.UpstreamPool, r *http.Re
 		return nil
 	}
 	if ex.handled {
-		if s.policy != nil && s.proxy != nil && s.proxy.LoadBalancing != nil && s.proxy.LoadBalancing.TryDuration > 0 {
-			return pool[0]
-		}
-		return nil
+		return pool[0]
+	}
+	if ex.refused != concurrency.Shed && ex.refused != concurrency.Gone {
+		ex.admitted = false // there may be room when the proxy asks again
 	}
 	if ex.Last() == nil {
 		w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())))
@@ -149,9 +149,9 @@ func (s *site) steering() *concurrency.Gate {
 }
 
 // limit gives the roster's upstreams their limiters, with syncMu held. It lets
-// all pass where addresses depend on the request.
+// all pass where addresses, or lists of them, depend on the request.
 func (s *site) limit(r *roster, now time.Time) {
-	if s.gate == nil || r.variable {
+	if s.gate == nil || r.variable || s.perRequest {
 		return
 	}
 	r.limits = s.shared.limiters.of(r.names, s.shared.health, now)
@@ -179,8 +179,12 @@ func (s *site) gateOnLocked(r *roster) {
 		return
 	}
 	fit := make([]*concurrency.Limiter, 0, len(r.limits))
+	weights := s.weights()
 	for i, l := range r.limits {
-		if m := s.shared.health.Lookup(r.names[i]); (m == nil || m.State() == health.Healthy) && r.pool[i].Healthy() {
+		if weights != nil && (i >= len(weights) || weights[i] <= 0) {
+			continue // it gets nothing, so its room is of no use
+		}
+		if m := s.shared.health.Lookup(r.names[i]); (m == nil || m.State() == health.Healthy) && r.pool[i].Available() {
 			fit = append(fit, l)
 		}
 	}
@@ -191,6 +195,14 @@ func (s *site) gateOnLocked(r *roster) {
 		s.gated = fit
 		s.gate.Sync(fit)
 	}
+}
+
+// weights are those of weighted_round_robin; nil for any other policy.
+func (s *site) weights() []int {
+	if w, ok := s.chooser.(*reverseproxy.WeightedRoundRobinSelection); ok {
+		return w.Weights
+	}
+	return nil
 }
 
 // closeGate lets those pass that still wait, and all that come late.
@@ -204,14 +216,48 @@ func (s *site) closeGate() {
 	s.gate.Close()
 }
 
-// take takes a place at the attempt's origin.
-func (a *attempt) take() {
+// place is an attempt's place at its origin. An upload takes it when it has ended:
+// a client could otherwise hold places by sending slowly.
+type place struct {
+	mu      sync.Mutex
+	limiter *concurrency.Limiter // nil before the attempt, and after it
+	permit  concurrency.Permit
+	taken   bool
+}
+
+// takeNow takes the place, if the attempt still goes on.
+func (p *place) takeNow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limiter != nil && !p.taken {
+		p.permit, p.taken = p.limiter.Take(), true
+	}
+}
+
+// giveBack ends the attempt's claim to a place.
+func (p *place) giveBack() concurrency.Permit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	permit := p.permit
+	p.permit, p.limiter, p.taken = concurrency.Permit{}, nil, false
+	return permit
+}
+
+// take takes a place at the attempt's origin, or lets the end of the upload do so.
+func (a *attempt) take(req *http.Request) {
 	s := a.transport.site
 	if s.gate == nil {
 		return
 	}
-	if l := s.roster.Load().limiter[a.member]; l != nil {
-		a.permit = l.Take()
+	l := s.roster.Load().limiter[a.member]
+	if l == nil { // other upstreams have come meanwhile
+		l = s.shared.limiters.known(a.member.Addr())
+	}
+	if l != nil {
+		a.place.limiter = l
+		if !hasBody(req) {
+			a.place.takeNow()
+		}
 	}
 	a.ex.ticket.Use()
 }
@@ -223,8 +269,8 @@ func (a *attempt) giveBack(f *health.Fault, status int, now time.Time) {
 	switch {
 	case f == nil && (status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout):
 		outcome = concurrency.Overload // passed on as it is, and quick perhaps
-	case f == nil && status == http.StatusTooManyRequests:
-		outcome = concurrency.Ignored // quick, and about one client
+	case f == nil && (status >= http.StatusBadRequest || status == http.StatusNotModified):
+		outcome = concurrency.Ignored // quick: it is not what the origin has to do
 	case f == nil && a.ttfb <= 0:
 		outcome = concurrency.Ignored // an upload, or another protocol from here on
 	case f == nil:
@@ -239,8 +285,14 @@ func (a *attempt) giveBack(f *health.Fault, status int, now time.Time) {
 	default:
 		outcome = concurrency.Ignored
 	}
-	a.permit.Done(took, outcome, now)
-	a.permit = concurrency.Permit{}
+	if outcome == concurrency.Overload {
+		if a.ex.overloaded { // it may be the request that does it
+			outcome = concurrency.Ignored
+		}
+		a.ex.overloaded = true
+	}
+	permit := a.place.giveBack()
+	permit.Done(took, outcome, now)
 }
 
 // isOverload tells that a fault is a sign of too much to do.

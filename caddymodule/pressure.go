@@ -7,6 +7,8 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,10 +36,13 @@ type Pressure struct {
 	Files *Threshold `json:"files,omitempty"`
 }
 
-// Threshold is where pressure begins and where it is full, from 0 to 1.
+// Threshold is where pressure begins and where it is full, from 0 to 1. What is
+// left out has its default.
 type Threshold struct {
-	Low  float64 `json:"low"`
-	High float64 `json:"high"`
+	// Where pressure begins.
+	Low float64 `json:"low,omitempty"`
+	// Where it is full.
+	High float64 `json:"high,omitempty"`
 }
 
 // config makes of the options what the pressure package works with.
@@ -50,7 +55,14 @@ func (p *Pressure) config() pressure.Config {
 		pressure.Memory: p.Memory, pressure.CPU: p.CPU, pressure.Files: p.Files,
 	} {
 		if t != nil {
-			c.Thresholds[resource] = pressure.Threshold{Lo: t.Low, Hi: t.High}
+			own := c.Thresholds[resource]
+			if t.Low != 0 {
+				own.Lo = t.Low
+			}
+			if t.High != 0 {
+				own.Hi = t.High
+			}
+			c.Thresholds[resource] = own
 		}
 	}
 	return c
@@ -116,11 +128,33 @@ func parseThreshold(d *caddyfile.Dispenser, opt string) (*Threshold, error) {
 type host struct {
 	*pressure.Sampler
 
-	mu   sync.Mutex
-	last time.Time
+	mu      sync.Mutex
+	last    time.Time
+	configs map[int64]pressure.Config // of the running configurations
 }
 
-func newHost(now time.Time) *host { return &host{Sampler: pressure.New(now)} }
+func newHost(now time.Time) *host {
+	return &host{Sampler: pressure.New(now), configs: make(map[int64]pressure.Config)}
+}
+
+// use makes a configuration's thresholds hold as long as it runs and no newer one
+// does: one that takes over may fail to start.
+func (h *host) use(generation int64, c pressure.Config) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.configs[generation] = c
+	h.Use(h.configs[slices.Max(slices.Collect(maps.Keys(h.configs)))])
+}
+
+// drop ends that.
+func (h *host) drop(generation int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.configs, generation)
+	if len(h.configs) > 0 {
+		h.Use(h.configs[slices.Max(slices.Collect(maps.Keys(h.configs)))])
+	}
+}
 
 // sample reads what is due. While one configuration takes over from another both
 // ask for it.
@@ -147,9 +181,12 @@ func (a *App) press(ctx context.Context) {
 				a.tellPressure(t)
 			}
 		}
-		p := a.registry.host.State().P
+		p, now := a.registry.host.State().P, time.Now()
 		for _, s := range a.order {
-			if s.roster.Load() != nil && s.gate != nil {
+			if r := s.roster.Load(); r != nil && s.gate != nil {
+				for _, l := range r.limits {
+					l.Tick(now)
+				}
 				s.gate.SetPressure(p)
 				s.gateOn() // Caddy tells nobody whom its health checks take out
 			}

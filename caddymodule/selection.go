@@ -80,7 +80,7 @@ func (s *Selection) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%T is not a selection policy", mod)
 	}
 	s.policy, s.sticky = policy, isSticky(policy)
-	s.site.eject.Bound = s.sticky
+	s.site.eject.Bound, s.site.chooser = s.sticky, policy
 	return nil
 }
 
@@ -138,6 +138,7 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	if !s.site.ensure(pool, now) {
 		return s.fallback().Select(pool, r, w)
 	}
+	roster := s.site.known(pool, now) // before: its places are what is asked for
 	if !s.site.admit(ex, r, now) {
 		return s.site.turnAway(ex, pool, r, w)
 	}
@@ -151,7 +152,7 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 	ex.pool, ex.site = pool, s.site
 	q := question{
 		Selection: s, ex: ex, pool: pool, r: r, w: w, now: now,
-		roster: s.site.known(pool, now), trial: s.site.maySendAgain(r),
+		roster: roster, trial: s.site.maySendAgain(r),
 	}
 	if s.policy == nil && q.roster.lists(pool) {
 		if u, ok := q.pick(); ok {

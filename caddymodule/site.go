@@ -36,6 +36,8 @@ type site struct {
 	zone   string
 	eject  health.EjectPolicy
 	policy *failover.Policy // nil without a transport of ours
+	// chooser is the operator's policy; nil without one.
+	chooser reverseproxy.Selector
 	// reach connects to an upstream as the transport would; nil if that is not
 	// known, or leads through a proxy.
 	reach dialFunc
@@ -50,6 +52,9 @@ type site struct {
 	view   *health.View
 	roster atomic.Pointer[roster]
 	syncMu sync.Mutex // one change of the roster at a time
+	// perRequest tells that the lists of upstreams depend on the request.
+	// Guarded by syncMu.
+	perRequest bool
 	// gated is what the gate has, stopped tells that it is closed. Guarded by syncMu.
 	gated   []*concurrency.Limiter
 	stopped bool
@@ -107,7 +112,7 @@ func (s *site) ensure(pool reverseproxy.UpstreamPool, now time.Time) bool {
 	s.attach.Do(func() {
 		s.shared = s.app.registry.acquire(s.app.generation, s.zone, namesOf(pool), now)
 		s.view = s.shared.health.View(s.eject)
-		if s.overload != nil {
+		if s.overload != nil && s.policy != nil { // others take no places
 			s.gate = concurrency.NewGate(*s.overload)
 			s.gate.SetPressure(s.app.registry.host.State().P)
 		}
@@ -127,7 +132,6 @@ func (s *site) stop(now time.Time) {
 	}
 	s.app.registry.leave(s)
 	s.view.Close()
-	s.closeGate()
 	s.app.registry.release(s.shared, now)
 }
 
@@ -193,10 +197,23 @@ func (s *site) sync(pool reverseproxy.UpstreamPool, now time.Time) []health.Tran
 			}
 		}
 	}
+	if old := s.roster.Load(); old != nil && r.fixed == nil && disjoint(old.names, r.names) {
+		s.perRequest = true
+	}
 	s.limit(r, now)
 	s.roster.Store(r)
 	s.gateOnLocked(r)
 	return events
+}
+
+// disjoint tells that two lists of upstreams have nothing in common. A request
+// that sees to that depends on it: what is one request's room says nothing of
+// another's.
+func disjoint(old, names []string) bool {
+	if len(old) == 0 || len(names) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(names, func(name string) bool { return slices.Contains(old, name) })
 }
 
 // member finds what is known of an upstream; an address that depends on the

@@ -92,8 +92,10 @@ type Ticket struct {
 // Use ends the ticket.
 func (t *Ticket) Use() {
 	if t.gate != nil {
-		t.gate.pending.Add(-1)
+		g := t.gate
 		t.gate = nil
+		g.pending.Add(-1)
+		g.Wake()
 	}
 }
 

@@ -60,6 +60,7 @@ func (g *Gate) enter(w *waiter) bool {
 		}
 		last.ready <- answer{last, false}
 	}
+	g.noteLocked() // before it looks for room: who gives a place back looks for this
 	g.wakeLocked()
 	return true
 }
