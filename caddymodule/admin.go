@@ -70,9 +70,11 @@ type upstreamStatus struct {
 	InFlight int64   `json:"in_flight"`
 	Share    float64 `json:"share"`
 
-	// Nothing of both is known where overload is off.
-	Limit   int  `json:"limit,omitempty"`
-	Engaged bool `json:"engaged"`
+	// Nothing of these is known where overload is off.
+	Limit    int  `json:"limit,omitempty"`
+	Taken    int  `json:"taken"`
+	Engaged  bool `json:"engaged"`
+	Enforced bool `json:"enforced"`
 }
 
 func statusOf(p *poolInUse, st health.Standing, now time.Time) upstreamStatus {
@@ -82,8 +84,8 @@ func statusOf(p *poolInUse, st health.Standing, now time.Time) upstreamStatus {
 		Requests: st.Requests, FailureRate: round(st.FailureRate), Failing: round(st.Failing), Score: round(st.Score), SlowScore: round(st.SlowScore),
 		Latency: seconds(st.Latency), Median: seconds(st.Median), InFlight: st.InFlight, Share: round(st.Share),
 	}
-	if l := p.limiters.known(st.Addr); l != nil {
-		s.Limit, s.Engaged = l.Limit(), l.Engaged()
+	if l, enforced := p.limitOf(st.Addr); l != nil {
+		s.Limit, s.Taken, s.Engaged, s.Enforced = l.Limit(), l.InFlight(), l.Engaged(), enforced
 	}
 	if st.State != health.Healthy {
 		s.Reason = string(st.Reason)

@@ -41,7 +41,7 @@ type metrics struct {
 	latency           *prometheus.HistogramVec
 	refused           prometheus.Counter
 	eventsDropped     prometheus.Counter
-	queued            prometheus.Counter
+	queued            *prometheus.CounterVec
 	shed, wouldShed   *prometheus.CounterVec
 	byUpstream        []interface {
 		DeletePartialMatch(prometheus.Labels) int
@@ -88,9 +88,9 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 		faults:        counter("faults_total", "Faults of attempts at an upstream, those of clients included.", "upstream", "cause", "phase"),
 		ejections:     counter("ejections_total", "How often an upstream was ejected.", "upstream", "reason"),
 		refused:       single("retries_refused_total", "Retries that the budget did not allow."),
-		queued:        single("queued_total", "Requests that waited for room at an upstream."),
-		shed:          counter("refused_total", "Requests that were refused because of overload.", "reason", "class"),
-		wouldShed:     counter("would_refuse_total", "Requests that would have been refused, in the mode observe.", "reason", "class"),
+		queued:        counter("queued_total", "Requests that waited for room at an upstream.", "zone"),
+		shed:          counter("refused_total", "Requests that were refused because of overload.", "zone", "reason", "class"),
+		wouldShed:     counter("would_refuse_total", "Requests that would have been refused, in the mode observe.", "zone", "reason", "class"),
 		eventsDropped: single("events_dropped_total", "Events that were dropped because their handlers are too slow."),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: ns, Name: "latency_seconds", Help: "Time to the first byte of an upstream's answer to a request without a body.",
@@ -213,7 +213,9 @@ var (
 	pressureDesc = prometheus.NewDesc("reset_guard_pressure",
 		"How short this host is of something, from 0 to 1.", nil, nil)
 	limitDesc = prometheus.NewDesc("reset_guard_limit",
-		"How many requests an upstream gets at the same time.", []string{"zone", "upstream"}, nil)
+		"How many requests an upstream can work on at the same time.", []string{"zone", "upstream"}, nil)
+	limitEnforcedDesc = prometheus.NewDesc("reset_guard_limit_enforced",
+		"1 while an upstream's limit keeps requests away.", []string{"zone", "upstream"}, nil)
 	poolFaultDesc = prometheus.NewDesc("reset_guard_pool_fault",
 		"1 while all upstreams of a zone fail alike, or the only one left fails, so that no further one is ejected; once half of all attempts fail, retries are limited.", []string{"zone"}, nil)
 )
@@ -224,6 +226,7 @@ func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- poolFaultDesc
 	ch <- pressureDesc
 	ch <- limitDesc
+	ch <- limitEnforcedDesc
 }
 
 // upstreamState is one value of the gauge. Pools without a zone may go by the
@@ -234,7 +237,7 @@ type upstreamState struct{ zone, upstream, state string }
 func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(pressureDesc, prometheus.GaugeValue, c.registry.host.State().P)
 	states, faulty := make(map[upstreamState]float64), make(map[string]float64)
-	limits := make(map[upstreamState]float64)
+	limits, enforced := make(map[upstreamState]float64), make(map[upstreamState]float64)
 	now := time.Now()
 	for _, p := range c.registry.inUse() {
 		zone := labelOf(p.zone)
@@ -247,8 +250,9 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 				states[k]++
 			}
 			k := upstreamState{zone: zone, upstream: labelOf(u.Addr)}
-			if l := p.limiters.known(u.Addr); l != nil && (limits[k] > 0 || len(limits) < maxMetricUpstreams) {
+			if l, on := p.limitOf(u.Addr); l != nil && (limits[k] > 0 || len(limits) < maxMetricUpstreams) {
 				limits[k] += float64(l.Limit())
+				enforced[k] = max(enforced[k], float64(toInt(on)))
 			}
 		}
 	}
@@ -257,6 +261,7 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for k, n := range limits {
 		send(ch, limitDesc, n, k.zone, k.upstream)
+		send(ch, limitEnforcedDesc, enforced[k], k.zone, k.upstream)
 	}
 	for zone, n := range faulty {
 		send(ch, poolFaultDesc, n, zone)

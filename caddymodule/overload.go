@@ -81,17 +81,17 @@ func (s *site) admit(ex *exchange, r *http.Request, now time.Time) bool {
 	ticket, reason := s.gate.Admit(r.Context(), ask, now)
 	ex.ticket, ex.refused = ticket, reason
 	if would := ticket.Would; would != concurrency.NotRefused {
-		s.app.registry.metrics.wouldShed.WithLabelValues(would.String(), ex.class.String()).Inc()
+		s.app.registry.metrics.wouldShed.WithLabelValues(s.metricZone(), would.String(), ex.class.String()).Inc()
 	}
 	if ticket.Queued {
-		s.app.registry.metrics.queued.Inc()
+		s.app.registry.metrics.queued.WithLabelValues(s.metricZone()).Inc()
 	}
 	switch reason {
 	case concurrency.NotRefused:
 		return true
 	case concurrency.Gone:
 	default:
-		s.app.registry.metrics.shed.WithLabelValues(reason.String(), ex.class.String()).Inc()
+		s.app.registry.metrics.shed.WithLabelValues(s.metricZone(), reason.String(), ex.class.String()).Inc()
 	}
 	return false
 }

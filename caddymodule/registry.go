@@ -76,6 +76,7 @@ type sharedPool struct {
 	health *health.Pool
 	budget *failover.Budget
 	*limiters
+	limited limitLog
 
 	// names are the upstreams of the sites that used it last, as configured, and
 	// generation is their configuration's. Both guarded by the registry.

@@ -143,6 +143,15 @@ func namesOf(pool reverseproxy.UpstreamPool) []string {
 	return names
 }
 
+// metricZone names the site's pool as a label, of which there are no more than
+// the configurations name: "" where the names come from elsewhere.
+func (s *site) metricZone() string {
+	if r := s.roster.Load(); s.zone == "" && (r == nil || r.fixed == nil) {
+		return ""
+	}
+	return labelOf(s.label())
+}
+
 // known returns the roster for this pool, made anew if the upstreams have
 // changed. Static upstreams are the same slice each time; dynamic ones are made
 // anew for each request, mostly with the same addresses.

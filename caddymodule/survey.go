@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/resetguard/caddy-resetguard/health"
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // poolInUse is a pool and the running sites that use it. The first one speaks
@@ -83,6 +84,23 @@ func (p *poolInUse) upstreams(now time.Time) []upstreamInUse {
 	}
 	slices.SortFunc(all, func(a, b upstreamInUse) int { return cmp.Compare(a.Addr, b.Addr) })
 	return all
+}
+
+// limitOf is what is known of an upstream's limit, and whether a running site
+// keeps to it; nil if none has limits.
+func (p *poolInUse) limitOf(addr string) (l *concurrency.Limiter, enforced bool) {
+	for _, s := range p.sites {
+		if s.gate == nil {
+			continue
+		}
+		if l == nil {
+			if l = p.limiters.known(addr); l == nil {
+				return nil, false
+			}
+		}
+		enforced = enforced || s.gate.Enforces(l)
+	}
+	return l, enforced
 }
 
 // addresses are the upstreams of the running configurations.

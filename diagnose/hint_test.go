@@ -107,6 +107,7 @@ func TestHintNamesRealOptions(t *testing.T) {
 		"net.ipv4.ip_local_port_range", "net.ipv4.tcp_mem",
 		"dig", "ip route get", "ping", "dmesg -T", "openssl s_client -connect", "ss -s", "free -m",
 		"systemctl edit caddy", "ulimit -n", "ls -l /proc/PID/fd", "/reverse_proxy/upstreams", "curl localhost:2019/reset_guard/upstreams",
+		"curl localhost:2019/reset_guard/pressure",
 		"curl -X POST 'localhost:2019/reset_guard/upstreams/restore?upstream=ADDRESS'",
 	}
 	quoted := regexp.MustCompile("`([^`]+)`")
