@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/resetguard/caddy-resetguard/diagnose"
@@ -43,6 +44,13 @@ type App struct {
 	// pressing is the sampling of this host's pressure, which ends last.
 	pressing     *sync.WaitGroup
 	stopPressing context.CancelFunc
+
+	// servers are those in which something of ours is used, with their clients'
+	// connections. Filled in while modules are provisioned.
+	servers map[*caddyhttp.Server]*clientConns
+	spare   spare
+	// crowd asks for a sample before it is time to, see clientConns.
+	crowd chan struct{}
 
 	registry *registry
 	acquired bool
@@ -76,6 +84,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.faults = &faultLog{logger: ctx.Logger(), burst: diagnose.NewBurst(diagnose.BurstConfig{})}
 	a.running, a.pressing = new(sync.WaitGroup), new(sync.WaitGroup)
 	a.sites = make(map[*reverseproxy.Handler]*site)
+	a.servers, a.crowd = make(map[*caddyhttp.Server]*clientConns), make(chan struct{}, 1)
 	registry, err := acquireRegistry()
 	if err != nil {
 		return fmt.Errorf("acquiring what is known about upstreams: %w", err)
@@ -169,13 +178,15 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// loadApp returns what all sites share.
+// loadApp returns what all sites share, to a module of a site.
 func loadApp(ctx caddy.Context) (*App, error) {
 	app, err := ctx.App(appName)
 	if err != nil {
 		return nil, fmt.Errorf("loading the app %s: %w", appName, err)
 	}
-	return app.(*App), nil
+	a := app.(*App)
+	a.serverOf(ctx)
+	return a, nil
 }
 
 // parseApp reads the global option. Syntax:

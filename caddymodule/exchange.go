@@ -165,21 +165,25 @@ func (ex *exchange) giveBackTrial(now time.Time) {
 	ex.member, ex.trial = nil, false
 }
 
-// keepBody prepares the request's body for more than one attempt.
-// With lean, it passes through without being kept.
-func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failover.SpoolBudget, lean bool) {
+// keepLess is what this host is too short of memory or descriptors for: to keep
+// any of a body, or to keep it in a file.
+type keepLess struct{ nothing, noFile bool }
+
+// keepBody prepares the request's body for more than one attempt. It passes
+// through where it is not to be kept.
+func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failover.SpoolBudget, less keepLess) {
 	if ex.spool != nil || r.Body == nil || r.Body == http.NoBody {
 		return
 	}
+	cfg := failover.SpoolConfig{Memory: p.ReplayMemory, File: p.ReplayFile, Budget: budget}
+	if less.noFile {
+		cfg.File = 0
+	}
 	ex.source = r.Body
 	_, ex.buffered = r.Body.(io.WriterTo) // what reads from a client is none
-	ex.spool = failover.NewSpool(r.Body, r.Trailer, failover.SpoolConfig{
-		Memory: p.ReplayMemory,
-		File:   p.ReplayFile,
-		Budget: budget,
-	})
-	ex.passing = r.ContentLength > p.ReplayMemory+p.ReplayFile
-	if p.Attempts == 1 || lean {
+	ex.spool = failover.NewSpool(r.Body, r.Trailer, cfg)
+	ex.passing = r.ContentLength > cfg.Memory+cfg.File
+	if p.Attempts == 1 || less.nothing {
 		ex.spool.Abandon()
 	}
 	if !ex.handled { // no handler of ours will close it
@@ -228,6 +232,9 @@ func (ex *exchange) pause(ctx context.Context) error {
 func (ex *exchange) close() {
 	ex.ticket.Use() // if no attempt did
 	if ex.spool != nil {
+		if ex.site != nil { // the file for the body may have met the limit of descriptors
+			ex.site.app.registry.host.ObserveError(ex.spool.Overflow())
+		}
 		ex.spool.Close()
 	}
 }

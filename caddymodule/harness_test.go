@@ -58,8 +58,19 @@ func serve(tb testing.TB, directives string) *server {
 // serveConfig is serve with global options and options of the server.
 func serveConfig(tb testing.TB, global, serverOptions, directives string) *server {
 	tb.Helper()
-	s := &server{addr: freeAddr(tb), log: filepath.Join(tb.TempDir(), "caddy.log")}
-	s.load(tb, adapt(tb, fmt.Sprintf(`{
+	s := newServer(tb)
+	s.load(tb, s.config(tb, global, serverOptions, directives))
+	return s
+}
+
+func newServer(tb testing.TB) *server {
+	return &server{addr: freeAddr(tb), log: filepath.Join(tb.TempDir(), "caddy.log")}
+}
+
+// config is what serveConfig runs.
+func (s *server) config(tb testing.TB, global, serverOptions, directives string) []byte {
+	tb.Helper()
+	return adapt(tb, fmt.Sprintf(`{
 	admin off
 	persist_config off
 	grace_period 1s
@@ -76,8 +87,7 @@ func serveConfig(tb testing.TB, global, serverOptions, directives string) *serve
 http://%s {
 	%s
 }
-`, s.log, serverOptions, global, s.addr, directives)))
-	return s
+`, s.log, serverOptions, global, s.addr, directives))
 }
 
 // load runs config until the test ends.

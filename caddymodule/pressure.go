@@ -157,11 +157,11 @@ func (h *host) drop(generation int64) {
 }
 
 // sample reads what is due. While one configuration takes over from another both
-// ask for it.
-func (h *host) sample(now time.Time) (pressure.Transition, bool) {
+// ask for it: nothing is done before the last time is this long ago.
+func (h *host) sample(now time.Time, ago time.Duration) (pressure.Transition, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now.Sub(h.last) < pressure.Interval/2 {
+	if now.Sub(h.last) < ago {
 		return pressure.Transition{}, false
 	}
 	h.last = now
@@ -173,14 +173,18 @@ func (a *App) press(ctx context.Context) {
 	ticker := time.NewTicker(pressure.Interval)
 	defer ticker.Stop()
 	for {
+		ago := pressure.Interval / 2
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
-			if t, changed := a.registry.host.sample(now); changed {
-				a.tellPressure(t)
-			}
+		case <-ticker.C:
+		case <-a.crowd:
+			ago = crowdInterval
 		}
+		if t, changed := a.registry.host.sample(time.Now(), ago); changed {
+			a.tellPressure(t)
+		}
+		a.spareFiles(time.Now())
 		p, now := a.registry.host.State().P, time.Now()
 		for _, s := range a.order {
 			if r := s.roster.Load(); r != nil && s.gate != nil {

@@ -49,6 +49,19 @@ func OnlyInjectedPressureForTest(p float64) {
 	h.Inject(p)
 }
 
+// OnlyPressureOfForTest makes the running configurations see no pressure but that
+// of one resource, between these thresholds; those of an event do not matter.
+func OnlyPressureOfForTest(only pressure.Resource, t pressure.Threshold) {
+	c := pressure.DefaultConfig()
+	c.Ignore, c.Thresholds[only] = nil, t
+	for r := pressure.None + 1; r < pressure.Injected; r++ {
+		if r != only {
+			c.Ignore = append(c.Ignore, r)
+		}
+	}
+	currentRegistry().host.Use(c)
+}
+
 // PressureForTest is this host's pressure.
 func PressureForTest() float64 { return currentRegistry().host.State().P }
 

@@ -41,6 +41,9 @@ type site struct {
 	// reach connects to an upstream as the transport would; nil if that is not
 	// known, or leads through a proxy.
 	reach dialFunc
+	// closeIdle closes the connections to upstreams that wait for requests; nil if
+	// the transport does not keep any, or does not tell.
+	closeIdle func()
 	// overload is nil if nothing is limited.
 	overload   *concurrency.Policy
 	priorities []priority

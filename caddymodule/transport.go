@@ -120,6 +120,7 @@ func (t *Transport) loadInner(ctx caddy.Context) error {
 func (t *Transport) watchHTTP(ht *reverseproxy.HTTPTransport) {
 	watch(ht)
 	t.watched = true
+	t.site.closeIdle = ht.Transport.CloseIdleConnections
 	t.site.reach = directDial(ht)
 	onlyHTTP3 := len(ht.Versions) == 1 && ht.Versions[0] == "3"
 	t.namesVary = ht.TLS != nil && strings.Contains(ht.TLS.ServerName, "{")
@@ -189,7 +190,10 @@ func (t *Transport) exchange(req *http.Request) *exchange {
 		}
 	}
 	ex.Adopt(&t.policy, t.policy.Idempotent(req))
-	ex.keepBody(req, &t.policy, t.replay, req.ContentLength != 0 && t.site.app.short())
+	ex.keepBody(req, &t.policy, t.replay, keepLess{
+		nothing: req.ContentLength != 0 && t.site.app.short(),
+		noFile:  req.ContentLength != 0 && t.site.app.shortOfFiles(),
+	})
 	return ex
 }
 

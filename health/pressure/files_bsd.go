@@ -18,6 +18,16 @@ func fileSource() *source {
 	return &source{name: "files", feeds: []Resource{Files}, every: slowly, open: openFiles}
 }
 
+// FilesAllowed is how many descriptors this process may have; 0 if that is not
+// limited or not known.
+func FilesAllowed() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	return uint64(limit.Cur) // signed on some systems
+}
+
 // fileCount counts the entries of /dev/fd, which allocates: it is a list there.
 type fileCount struct{ dir string }
 

@@ -13,6 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// FilesAllowed is how many descriptors this process may have; 0 if that is not
+// limited or not known.
+func FilesAllowed() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	return limit.Cur
+}
+
 // fileCount counts what is in /proc/self/fd. From Linux 6.2 on the size of that
 // directory is the number; before, its entries are counted.
 type fileCount struct {
