@@ -48,6 +48,8 @@ type App struct {
 	// servers are those in which something of ours is used, with their clients'
 	// connections. Filled in while modules are provisioned.
 	servers map[*caddyhttp.Server]*clientConns
+	// unwatch ends the watching of the servers' listeners.
+	unwatch []func()
 	spare   spare
 	// crowd asks for a sample before it is time to, see clientConns.
 	crowd chan struct{}
@@ -91,7 +93,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.registry, a.acquired = registry, true
 	a.generation = registry.generations.Add(1)
-	if err := a.health.provision(ctx, registry.metrics); err != nil {
+	if err := a.health.provision(ctx, registry.metrics, a.watchListeners); err != nil {
 		return err
 	}
 	return registry.metrics.register(ctx.GetMetricsRegistry(), registry)
@@ -169,6 +171,7 @@ func (a *App) Stop() error {
 		s.stop(time.Now())
 	}
 	a.health.events.stop()
+	a.unwatchListeners()
 	if a.cancel == nil {
 		return nil
 	}

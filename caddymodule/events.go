@@ -53,15 +53,15 @@ func newEventQueue(ctx caddy.Context, events *caddyevents.App, m *metrics) (*eve
 		waiting: make(chan queuedEvent, maxWaitingEvents),
 		quit:    make(chan struct{}), done: make(chan struct{}),
 	}
-	return q, events.On("started", &beginning{q})
+	return q, events.On("started", &onStarted{q.begin})
 }
 
-// beginning handles Caddy's event that all apps have started.
-type beginning struct{ queue *eventQueue }
+// onStarted handles Caddy's event that all apps have started.
+type onStarted struct{ do func() }
 
 // Handle implements caddyevents.Handler.
-func (b *beginning) Handle(context.Context, caddy.Event) error {
-	b.queue.begin()
+func (s *onStarted) Handle(context.Context, caddy.Event) error {
+	s.do()
 	return nil
 }
 

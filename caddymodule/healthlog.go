@@ -32,7 +32,8 @@ type healthLog struct {
 	events *eventQueue
 }
 
-func (l *healthLog) provision(ctx caddy.Context, m *metrics) error {
+// provision takes what is to be done once the whole configuration has started.
+func (l *healthLog) provision(ctx caddy.Context, m *metrics, started func()) error {
 	app, err := ctx.App("events")
 	if err != nil {
 		return fmt.Errorf("loading Caddy's events app: %w", err)
@@ -43,6 +44,9 @@ func (l *healthLog) provision(ctx caddy.Context, m *metrics) error {
 	}
 	l.logger = ctx.Logger()
 	if l.events, err = newEventQueue(ctx, events, m); err != nil {
+		return fmt.Errorf("waiting for Caddy to start: %w", err)
+	}
+	if err := events.On("started", &onStarted{started}); err != nil {
 		return fmt.Errorf("waiting for Caddy to start: %w", err)
 	}
 	return nil

@@ -5,6 +5,7 @@
 package caddymodule
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,6 +61,23 @@ func OnlyPressureOfForTest(only pressure.Resource, t pressure.Threshold) {
 		}
 	}
 	currentRegistry().host.Use(c)
+}
+
+// ListenersForTest finds the sockets that the running configurations' sites listen on.
+func ListenersForTest() (all []syscall.RawConn) {
+	r := currentRegistry()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.sites {
+		for server := range s.app.servers {
+			for _, ln := range server.Listeners() {
+				if conn, err := pressure.RawConn(ln); err == nil {
+					all = append(all, conn)
+				}
+			}
+		}
+	}
+	return all
 }
 
 // PressureForTest is this host's pressure.
