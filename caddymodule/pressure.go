@@ -221,7 +221,7 @@ func (a *App) tellPressure(t pressure.Transition) {
 // doing is what follows from a level.
 var doing = map[pressure.Level]string{
 	pressure.Calm:     "nothing",
-	pressure.Elevated: "limits of upstreams are enforced, retries are budgeted",
+	pressure.Elevated: "limits of upstreams are enforced, retries are budgeted; with files, idle connections are closed",
 	pressure.High:     "limits of upstreams are enforced, background requests are refused, nothing is sent again that counts as a retry",
 	pressure.Severe:   "limits of upstreams are enforced, background and sheddable requests are refused, connections close after an answer, no body is held or kept",
 	pressure.Critical: "only critical requests are sure to be served",
