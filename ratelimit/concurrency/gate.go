@@ -102,6 +102,7 @@ func (t *Ticket) Use() {
 // slots is what a gate must know of an origin.
 type slots interface {
 	Room(Class) int
+	Spare() int
 	Limit() int
 	Engaged() bool
 	Press()
@@ -175,13 +176,22 @@ func (g *Gate) Queued() int {
 // class, for those who choose.
 func (g *Gate) Full(index int, class Class) bool {
 	list := *g.origins.Load()
-	return index < len(list) && g.enforces(list[index]) && list[index].Room(class) <= 0
+	return index < len(list) && g.room(list[index], class) <= 0
 }
 
 // Keeps tells that this origin has no room for a request of this class, for
 // those who choose among origins without an index.
 func (g *Gate) Keeps(l *Limiter, class Class) bool {
-	return g.enforces(l) && l.Room(class) <= 0
+	return g.room(l, class) <= 0
+}
+
+// room is how many more requests of this class the origin gets; math.MaxInt where
+// nothing limits them.
+func (g *Gate) room(s slots, class Class) int {
+	if g.enforces(s) {
+		return s.Room(class)
+	}
+	return s.Spare()
 }
 
 // Admit lets a request pass, at once or after it has waited, or refuses it. It
@@ -227,10 +237,11 @@ func (g *Gate) hasRoom(class Class) bool {
 	need := int(g.pending.Load()) + 1
 	room, limit := 0, 0
 	for _, s := range list {
-		if !g.enforces(s) {
+		n := g.room(s, class)
+		if n == math.MaxInt {
 			return true
 		}
-		room += max(0, s.Room(class))
+		room += max(0, n)
 		limit += s.Limit()
 		if room >= need+g.reserve(class, limit) {
 			return true

@@ -96,6 +96,81 @@ func TestAutoEnforcesOnEvidenceOnly(t *testing.T) {
 	}
 }
 
+// A ceiling holds with evidence and without, for every class, in every mode but
+// Observe; the lower of limit and ceiling counts.
+func TestCeiling(t *testing.T) {
+	for name, tc := range map[string]struct {
+		mode     Mode
+		ceiling  int
+		inflight int
+		class    Class
+		pressure float64
+		want     Reason
+		would    Reason
+	}{
+		"below":                {Auto, 3, 2, Default, 0, NotRefused, NotRefused},
+		"reached":              {Auto, 3, 3, Default, 0, QueueFull, NotRefused},
+		"reached, critical":    {Auto, 3, 3, Critical, 0, QueueFull, NotRefused},
+		"reached, engaged":     {Auto, 3, 3, Default, .1, QueueFull, NotRefused},
+		"reached, enforced":    {Enforce, 3, 3, Default, 0, QueueFull, NotRefused},
+		"reached, observed":    {Observe, 3, 3, Default, 0, NotRefused, QueueFull},
+		"none":                 {Auto, 0, 2 * initialLimit, Default, 0, NotRefused, NotRefused},
+		"above the limit":      {Auto, 3 * initialLimit, 2 * initialLimit, Default, 0, NotRefused, NotRefused},
+		"above, but engaged":   {Auto, 3 * initialLimit, 2 * initialLimit, Default, .1, QueueFull, NotRefused},
+		"less than none":       {Auto, -1, 5, Default, 0, NotRefused, NotRefused},
+		"limit above, engaged": {Auto, 3, 2, Default, .1, NotRefused, NotRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, g := NewLimiter(epoch), NewGate(Policy{Mode: tc.mode})
+			g.Sync([]*Limiter{l})
+			defer g.Close()
+			for range tc.inflight {
+				l.Take()
+			}
+			l.SetCeiling(tc.ceiling)
+			l.SetPressure(tc.pressure)
+			ticket, reason := g.Admit(t.Context(), Request{Class: tc.class}, epoch)
+			if reason != tc.want || ticket.Would != tc.would {
+				t.Errorf("got %q, would %q, want %q and %q", reason, ticket.Would, tc.want, tc.would)
+			}
+			if full := g.Keeps(l, tc.class); full != (tc.want == QueueFull || tc.would == QueueFull) {
+				t.Errorf("Keeps: got %v", full)
+			}
+		})
+	}
+}
+
+// A ceiling that is raised lets those pass that wait, and one that keeps requests
+// away does not make the limit grow.
+func TestCeilingRaised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, g := NewLimiter(epoch), NewGate(Policy{Queue: LongestQueue})
+		g.Sync([]*Limiter{l})
+		defer g.Close()
+		l.SetCeiling(1)
+		if got := l.Limit(); got != 1 {
+			t.Errorf("Limit: got %d, want 1", got)
+		}
+		l.Take()
+		if _, ok := l.Try(); ok {
+			t.Error("Try took a place above the ceiling")
+		}
+		got := make(chan Reason)
+		go func() {
+			_, reason := g.Admit(t.Context(), Request{}, epoch)
+			got <- reason
+		}()
+		synctest.Wait()
+		if l.refused.Load() {
+			t.Error("the limit is said to have kept a request away")
+		}
+		l.SetCeiling(0)
+		if reason := <-got; reason != NotRefused {
+			t.Errorf("got %q, want a place", reason)
+		}
+	})
+}
+
 func TestTicketsCountUntilUsed(t *testing.T) {
 	g, _ := gateOf(Policy{Mode: Enforce}, 1)
 	first, _ := g.Admit(t.Context(), Request{}, epoch)

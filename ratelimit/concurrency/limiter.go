@@ -8,6 +8,7 @@
 package concurrency
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ type Limiter struct {
 	ages     ages
 	limit    atomic.Int64 // the estimate
 	inForce  atomic.Int64 // the same, but for probes
+	ceiling  atomic.Int64 // 0: none
 	pressure atomic.Uint32
 	engaged  atomic.Bool   // there is evidence of overload
 	refused  atomic.Bool   // the limit kept a request away since the last estimate
@@ -75,11 +77,11 @@ type Permit struct {
 // limit by themselves.
 func (l *Limiter) Try() (p Permit, ok bool) {
 	epoch := l.epoch.Load()
-	if n := l.inflight.Add(1); n <= l.inForce.Load() {
+	if n := l.inflight.Add(1); n <= l.capped(l.inForce.Load()) {
 		return Permit{limiter: l, epoch: epoch, inflight: n, born: l.ages.enter()}, true
 	}
 	l.inflight.Add(-1)
-	l.refused.Store(true)
+	l.Press()
 	return Permit{}, false
 }
 
@@ -209,11 +211,38 @@ func (l *Limiter) Room(class Class) int {
 	if class >= Critical {
 		limit = l.limit.Load()
 	}
-	return int(limit - l.inflight.Load())
+	return int(l.capped(limit) - l.inflight.Load())
+}
+
+// SetCeiling sets how many requests the origin gets at the most, whatever is found
+// out and whether there is evidence of overload or not; 0 is no ceiling.
+func (l *Limiter) SetCeiling(n int) {
+	if l.ceiling.Swap(int64(max(n, 0))) == int64(n) {
+		return
+	}
+	for _, g := range *l.gates.Load() {
+		g.Wake() // it may have been raised
+	}
+}
+
+// Spare is how many more requests the ceiling allows; math.MaxInt without one.
+func (l *Limiter) Spare() int {
+	c := l.ceiling.Load()
+	if c == 0 {
+		return math.MaxInt
+	}
+	return int(c - l.inflight.Load())
+}
+
+func (l *Limiter) capped(limit int64) int64 {
+	if c := l.ceiling.Load(); c > 0 {
+		return min(limit, c)
+	}
+	return limit
 }
 
 // Limit is how many requests the origin takes at the same time.
-func (l *Limiter) Limit() int { return int(l.limit.Load()) }
+func (l *Limiter) Limit() int { return int(l.capped(l.limit.Load())) }
 
 // InFlight is how many places are taken.
 func (l *Limiter) InFlight() int { return int(l.inflight.Load()) }
@@ -222,8 +251,12 @@ func (l *Limiter) InFlight() int { return int(l.inflight.Load()) }
 // there was none and the limit would have kept nobody away.
 func (l *Limiter) Engaged() bool { return l.engaged.Load() || l.pressure.Load() > 0 }
 
-// Press notes that the limit kept a request away.
+// Press notes that the limit kept a request away. If it was the ceiling, that says
+// nothing about the limit.
 func (l *Limiter) Press() {
+	if limit := l.inForce.Load(); l.capped(limit) < limit {
+		return
+	}
 	if !l.refused.Load() { // spares others the cache line
 		l.refused.Store(true)
 	}

@@ -24,6 +24,7 @@ type fixed struct{ limit, inflight int }
 func (f *fixed) Room(Class) int { return f.limit - f.inflight }
 func (f *fixed) Limit() int     { return f.limit }
 func (f *fixed) Engaged() bool  { return true }
+func (f *fixed) Spare() int     { return math.MaxInt }
 func (*fixed) Press()           {}
 func (*fixed) join(*Gate)       {}
 func (*fixed) leave(*Gate)      {}
@@ -47,6 +48,7 @@ type failsafe struct {
 
 func (f failsafe) Room(Class) int { return f.AdaptiveLimiter.Limit() - f.Inflight() }
 func (failsafe) Engaged() bool    { return true }
+func (failsafe) Spare() int       { return math.MaxInt }
 func (failsafe) Press()           {}
 func (failsafe) join(*Gate)       {}
 func (failsafe) leave(*Gate)      {}
