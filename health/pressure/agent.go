@@ -34,6 +34,14 @@ const (
 	Stopped
 )
 
+// String gives the protocol's word; "" if nothing was said.
+func (s Service) String() string { return [...]string{"", "ready", "drain", "maint"}[min(s, Maint)] }
+
+// String gives the protocol's word; "" if nothing was said.
+func (r Running) String() string {
+	return [...]string{"", "up", "down", "fail", "stopped"}[min(r, Stopped)]
+}
+
 // AgentState is what an agent has said so far. What a reply does not mention
 // stays as it was: only the agent takes back what the agent said.
 type AgentState struct {
@@ -45,12 +53,22 @@ type AgentState struct {
 	Weight    float64 // share of the configured weight, or the weight if Absolute
 	Absolute  bool
 	HasMax    bool
-	MaxConns  int
+	MaxConns  int // 0: no limit, as in HAProxy
 }
 
 // Usable tells that the origin may get new requests.
 func (s AgentState) Usable() bool {
 	return s.Service <= Ready && s.Running <= Up && !(s.HasWeight && s.Weight == 0)
+}
+
+// Share is which part of its usual requests the origin is to get, from 0 to 1. A
+// weight that is no percentage counts only if it is 0: there is nothing that it
+// could be compared with.
+func (s AgentState) Share() float64 {
+	if !s.HasWeight || s.Absolute && s.Weight > 0 {
+		return 1
+	}
+	return min(s.Weight, 1)
 }
 
 const (

@@ -83,6 +83,30 @@ func FuzzAgent(f *testing.F) {
 	})
 }
 
+func TestAgentShare(t *testing.T) {
+	for line, want := range map[string]float64{
+		"up": 1, "75%": .75, "weight:75%": .75, "200%": 1, "0%": 0, "weight:75": 1, "weight:0": 0,
+	} {
+		s, err := AgentState{}.ParseAgent(line)
+		if got := s.Share(); got != want || err != nil {
+			t.Errorf("%s: got %v %v, want %v", line, got, err, want)
+		}
+	}
+}
+
+func TestAgentWords(t *testing.T) {
+	for _, word := range []string{"", "ready", "drain", "maint"} {
+		if s, _ := (AgentState{}).ParseAgent(word); s.Service.String() != word {
+			t.Errorf("%s: got %s", word, s.Service)
+		}
+	}
+	for _, word := range []string{"", "up", "down", "fail", "stopped"} {
+		if s, _ := (AgentState{}).ParseAgent(word); s.Running.String() != word {
+			t.Errorf("%s: got %s", word, s.Running)
+		}
+	}
+}
+
 // agent answers one connection.
 func agent(t *testing.T, answer func(net.Conn)) string {
 	t.Helper()
