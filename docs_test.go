@@ -329,6 +329,7 @@ func TestDocsJSONFields(t *testing.T) {
 			caddymodule.Eject{},
 			caddymodule.Overload{},
 			caddymodule.Priority{},
+			caddymodule.Agent{},
 			caddymodule.App{},
 			caddymodule.Pressure{},
 			caddymodule.Threshold{},

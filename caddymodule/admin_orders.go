@@ -100,7 +100,7 @@ func orderHandler(kind orderKind) caddy.AdminHandler {
 
 func (u *foundUpstream) carryOut(kind orderKind, o *order, now time.Time) {
 	if l := u.pool.limiters.known(u.Addr); l != nil && kind.name == restoreOrder.name {
-		l.Reset()
+		l.limiter.Reset()
 	}
 	if m := u.pool.health.Lookup(u.Addr); m != nil {
 		u.site.tell(kind.do(u.site.view, m, o, now))

@@ -7,6 +7,7 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,6 +148,9 @@ func (a *App) Start() error {
 	pressing, cancel := context.WithCancel(context.Background())
 	a.stopPressing = cancel
 	a.pressing.Go(func() { a.press(pressing) })
+	if slices.ContainsFunc(a.order, func(s *site) bool { return s.agent != nil }) {
+		a.running.Go(func() { a.watchAgents(ctx) })
+	}
 	return nil
 }
 

@@ -60,6 +60,7 @@ type attempt struct {
 	member          *health.Member
 	enlisted, trial bool
 	place           place
+	load            *originLoad // nil if nothing is known of it
 
 	// hook is called when the connection hooked ends; nil if there is no body.
 	hook   *health.EndHook

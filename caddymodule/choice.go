@@ -29,35 +29,29 @@ type question struct {
 	weights map[*reverseproxy.Upstream]int
 }
 
-// usable tells the choice of two which upstreams Caddy itself has not taken out:
-// by active checks, max_fails or max_requests.
+// usable tells the choice which upstreams Caddy itself has not taken out, by
+// active checks, max_fails or max_requests, and which have too much to do.
 type usable struct {
-	pool   reverseproxy.UpstreamPool
-	gate   *concurrency.Gate // nil: no upstream is full
-	limits []*concurrency.Limiter
-	class  concurrency.Class
+	pool  reverseproxy.UpstreamPool
+	gate  *concurrency.Gate // nil: none is passed over for its load
+	loads []*originLoad
+	class concurrency.Class
+	now   time.Time
+	// sticky tells that clients belong to upstreams.
+	sticky bool
+	// most is how reluctant an upstream may be to be chosen.
+	most reluctance
+	lot  uint64 // see draw
 }
 
 // Usable implements health.Usable.
 func (u *usable) Usable(i int) bool {
-	return i < len(u.pool) && u.pool[i].Available() && !u.isFull(i)
-}
-
-func (u *usable) isFull(i int) bool {
-	return u.gate != nil && i < len(u.limits) && u.gate.Keeps(u.limits[i], u.class)
+	return i < len(u.pool) && u.pool[i].Available() && (i >= len(u.loads) || u.reluctanceOf(u.loads[i]) <= u.most)
 }
 
 // pick makes the choice of two; ok is false if it cannot be made that way.
 func (q *question) pick() (u *reverseproxy.Upstream, ok bool) {
-	q.ex.usable = usable{q.pool, q.site.steering(), q.roster.limits, q.ex.class}
-	ask := health.Request{Tried: q.ex.triedMembers, Trial: q.trial, Usable: &q.ex.usable}
-	c, found := q.site.view.Pick(ask, q.now)
-	if (!found || c.LastResort) && !c.Trial && q.ex.usable.gate != nil {
-		// It was let through, or is a retry: a full upstream is better than an
-		// ejected one.
-		q.ex.usable.gate = nil
-		c, found = q.site.view.Pick(ask, q.now)
-	}
+	c, found := q.draw()
 	if !found {
 		return nil, true
 	}
@@ -68,6 +62,20 @@ func (q *question) pick() (u *reverseproxy.Upstream, ok bool) {
 	}
 	q.ex.member, q.ex.trial = c.Member, c.Trial
 	return u, true
+}
+
+// draw asks for less and less: one that is as good as those that have room; one
+// that would rather be left alone; a full one, as others were faster or it is a
+// retry; and only then one that has failed, or any at all.
+func (q *question) draw() (c health.Choice, found bool) {
+	u := &q.ex.usable
+	ask := health.Request{Tried: q.ex.triedMembers, Trial: q.trial, Usable: u}
+	for ; ; u.most++ {
+		c, found = q.site.view.Pick(ask, q.now)
+		if found && (u.most >= isFull || !c.LastResort || c.Trial) || u.gate == nil || u.most == isOut {
+			return c, found
+		}
+	}
 }
 
 // at finds the upstream that was chosen. Dynamic upstreams may have come in
@@ -89,7 +97,7 @@ func (q *question) choose() *reverseproxy.Upstream {
 	view := q.site.view
 	if q.policy != nil && !q.ex.AnyTried() && view.Calm(q.now) {
 		// The healthy path: nothing to filter.
-		if u := q.policy.Select(q.pool, q.r, q.w); u == nil || !q.isFull(u) {
+		if u := q.policy.Select(q.pool, q.r, q.w); u == nil || q.reluctance(u) == welcome {
 			return u
 		}
 	}
@@ -117,14 +125,12 @@ func (q *question) choose() *reverseproxy.Upstream {
 	return nil
 }
 
-// isFull tells that the upstream works on as many requests as it can take.
-func (q *question) isFull(u *reverseproxy.Upstream) bool {
-	gate := q.site.steering()
-	if gate == nil || q.roster.limiter == nil {
-		return false
+// reluctance tells how far the upstream is to be passed over.
+func (q *question) reluctance(u *reverseproxy.Upstream) reluctance {
+	if q.ex.usable.gate == nil || q.roster.load == nil {
+		return welcome
 	}
-	l := q.roster.limiter[q.member(u)]
-	return l != nil && gate.Keeps(l, q.ex.class)
+	return q.ex.usable.reluctanceOf(q.roster.load[q.member(u)])
 }
 
 func (q *question) member(u *reverseproxy.Upstream) *health.Member {
@@ -132,11 +138,11 @@ func (q *question) member(u *reverseproxy.Upstream) *health.Member {
 }
 
 // best returns the available upstreams of the best class that is not empty: fit
-// and untried ones with room; then those without; then those that failed least
-// often in this request and not last; then the ones that are broken, or were the
-// last.
+// and untried ones; such that would rather be left alone; full ones; then those
+// that failed least often in this request and not last; then the one that was the last; the
+// ones that are broken; and those that their agents take out.
 func (q *question) best() reverseproxy.UpstreamPool {
-	const classes = 5
+	const classes = 7
 	var class [classes]reverseproxy.UpstreamPool
 	least := -1
 	for _, u := range q.pool {
@@ -146,20 +152,21 @@ func (q *question) best() reverseproxy.UpstreamPool {
 		fitness := q.site.view.Fitness(q.member(u), q.trial, q.now)
 		name := u.String()
 		tried := q.ex.Tried(name)
+		load := q.reluctance(u)
 		switch {
 		case fitness == health.TakenOut:
-		case fitness == health.Fit && tried == 0 && !q.isFull(u):
-			class[0] = append(class[0], u)
+		case load == isOut:
+			class[6] = append(class[6], u)
 		case fitness == health.Fit && tried == 0:
-			class[1] = append(class[1], u)
+			class[load] = append(class[load], u)
 		case fitness == health.Broken:
-			class[4] = append(class[4], u)
+			class[5] = append(class[5], u)
 		case name == q.ex.LastTried():
-			class[3] = append(class[3], u)
+			class[4] = append(class[4], u)
 		case least < 0 || tried < least:
-			least, class[2] = tried, append(class[2][:0], u)
+			least, class[3] = tried, append(class[3][:0], u)
 		case tried == least:
-			class[2] = append(class[2], u)
+			class[3] = append(class[3], u)
 		}
 	}
 	if thinned := q.thin(class[0]); len(thinned) > 0 {

@@ -149,7 +149,7 @@ func (ex *exchange) untried(except string) int {
 	}
 	n := 0
 	for _, u := range ex.pool {
-		if name := u.String(); name != except && ex.Tried(name) == 0 && u.Available() {
+		if name := u.String(); name != except && ex.Tried(name) == 0 && u.Available() && !ex.site.leavesOut(u) {
 			n++
 		}
 	}

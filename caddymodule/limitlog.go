@@ -51,7 +51,8 @@ func (s *site) tellLimits(r *roster, now time.Time) {
 	if s.overload.Mode == concurrency.Observe {
 		return
 	}
-	for i, l := range r.limits {
+	for i, load := range r.loads {
+		l := load.limiter
 		since, changed := s.shared.limited.note(r.names[i], l.Engaged(), now)
 		if !changed {
 			continue

@@ -138,6 +138,7 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 	if res.StatusCode != http.StatusSwitchingProtocols && !isStream(res.Header.Get("Content-Type")) {
 		a.ttfb = a.firstByte(now)
 	}
+	a.takeInLoad(res, now)
 	if a.retriesStatus(res) {
 		return a.leave(res)
 	}

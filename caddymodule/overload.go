@@ -21,21 +21,21 @@ import (
 	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
-// limiters are the limits of a pool's origins, which outlive configurations like
-// everything that is known of origins.
+// limiters are the limits and the load of a pool's origins, which outlive
+// configurations like everything that is known of origins.
 type limiters struct {
 	mu     sync.Mutex
-	byAddr map[string]*concurrency.Limiter // bounded by health.MaxMembers
+	byAddr map[string]*originLoad // bounded by health.MaxMembers
 	seed   maphash.Seed
 }
 
 func newLimiters() *limiters {
-	return &limiters{byAddr: make(map[string]*concurrency.Limiter), seed: maphash.MakeSeed()}
+	return &limiters{byAddr: make(map[string]*originLoad), seed: maphash.MakeSeed()}
 }
 
-// of returns the limiters of these origins. Those that the pool no longer knows
+// of returns the load of these origins. Those that the pool no longer knows
 // are forgotten.
-func (l *limiters) of(addrs []string, pool *health.Pool, now time.Time) []*concurrency.Limiter {
+func (l *limiters) of(addrs []string, pool *health.Pool, now time.Time) []*originLoad {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for addr := range l.byAddr {
@@ -43,18 +43,18 @@ func (l *limiters) of(addrs []string, pool *health.Pool, now time.Time) []*concu
 			delete(l.byAddr, addr)
 		}
 	}
-	all := make([]*concurrency.Limiter, len(addrs))
+	all := make([]*originLoad, len(addrs))
 	for i, addr := range addrs {
 		if l.byAddr[addr] == nil {
-			l.byAddr[addr] = concurrency.NewLimiter(now)
+			l.byAddr[addr] = newOriginLoad(now)
 		}
 		all[i] = l.byAddr[addr]
 	}
 	return all
 }
 
-// known returns the limiter of an origin; nil if it has none.
-func (l *limiters) known(addr string) *concurrency.Limiter {
+// known returns the load of an origin; nil if it has none.
+func (l *limiters) known(addr string) *originLoad {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.byAddr[addr]
@@ -148,23 +148,28 @@ func (s *site) steering() *concurrency.Gate {
 	return s.gate
 }
 
-// limit gives the roster's upstreams their limiters, with syncMu held. It lets
-// all pass where addresses, or lists of them, depend on the request.
+// limit gives the roster's upstreams their limits, and what is known of their
+// load, with syncMu held. It lets all pass where addresses, or lists of them, depend on the request.
 func (s *site) limit(r *roster, now time.Time) {
 	if s.gate == nil || r.variable || s.perRequest {
 		return
 	}
-	r.limits = s.shared.limiters.of(r.names, s.shared.health, now)
-	r.limiter = make(map[*health.Member]*concurrency.Limiter, len(r.limits))
+	r.loads = s.shared.limiters.of(r.names, s.shared.health, now)
+	r.load = make(map[*health.Member]*originLoad, len(r.loads))
+	r.agents = make([]string, len(r.names))
 	for i, name := range r.names {
 		if m := s.shared.health.Lookup(name); m != nil {
-			r.limiter[m] = r.limits[i]
+			r.load[m] = r.loads[i]
+		}
+		if s.agent != nil {
+			r.agents[i] = agentAddr(name, strconv.Itoa(s.agent.Port))
 		}
 	}
 }
 
-// gateOn makes the gate count the places of those upstreams that get requests: an
-// ejected one has them all free, and they are of no use to anybody.
+// gateOn makes the gate count the places of those upstreams that get requests: one
+// that is ejected, or that its agent takes out, has them all free, and they are of
+// no use to anybody.
 func (s *site) gateOn() {
 	if s.gate == nil {
 		return
@@ -178,18 +183,20 @@ func (s *site) gateOnLocked(r *roster) {
 	if s.gate == nil || s.stopped || r == nil {
 		return
 	}
-	fit := make([]*concurrency.Limiter, 0, len(r.limits))
+	fit := make([]*concurrency.Limiter, 0, len(r.loads))
 	weights := s.weights()
-	for i, l := range r.limits {
+	for i, l := range r.loads {
 		if weights != nil && (i >= len(weights) || weights[i] <= 0) {
 			continue // it gets nothing, so its room is of no use
 		}
-		if m := s.shared.health.Lookup(r.names[i]); (m == nil || m.State() == health.Healthy) && r.pool[i].Available() {
-			fit = append(fit, l)
+		if m := s.shared.health.Lookup(r.names[i]); (m == nil || m.State() == health.Healthy) && r.pool[i].Available() && !s.isOut(l) {
+			fit = append(fit, l.limiter)
 		}
 	}
 	if len(fit) == 0 { // the least bad one is chosen then
-		fit = r.limits
+		for _, l := range r.loads {
+			fit = append(fit, l.limiter)
+		}
 	}
 	if !slices.Equal(fit, s.gated) {
 		s.gated = fit
@@ -249,12 +256,12 @@ func (a *attempt) take(req *http.Request) {
 	if s.gate == nil {
 		return
 	}
-	l := s.roster.Load().limiter[a.member]
-	if l == nil { // other upstreams have come meanwhile
-		l = s.shared.limiters.known(a.member.Addr())
+	a.load = s.roster.Load().load[a.member]
+	if a.load == nil { // other upstreams have come meanwhile
+		a.load = s.shared.limiters.known(a.member.Addr())
 	}
-	if l != nil {
-		a.place.limiter = l
+	if a.load != nil {
+		a.place.limiter = a.load.limiter
 		if !hasBody(req) {
 			a.place.takeNow()
 		}

@@ -6,6 +6,7 @@ package caddymodule
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +37,46 @@ type Overload struct {
 	// Which requests are more or less important than others. The first entry
 	// that matches counts.
 	Priorities []Priority `json:"priorities,omitempty"`
+
+	// Programs on the upstreams' hosts that say whether these are to get
+	// requests, and how many. Default: none is asked.
+	Agent *Agent `json:"agent,omitempty"`
+}
+
+// Agent is how the upstreams' agents are asked. They speak HAProxy's agent-check
+// protocol. Those of unix sockets, and of sites where an address depends on the
+// request, are not asked.
+type Agent struct {
+	// The TCP port at which an agent listens on each upstream's host.
+	Port int `json:"port"`
+
+	// How often each agent is asked, from `500ms` to `5m`. Default: `2s`.
+	Interval caddy.Duration `json:"interval,omitempty"`
+}
+
+const (
+	defaultAgentInterval = 2 * time.Second
+	leastAgentInterval   = 500 * time.Millisecond
+	mostAgentInterval    = 5 * time.Minute
+	maxPort              = 1<<16 - 1
+)
+
+// provision checks the options. It returns them with defaults; nil for none.
+func (a *Agent) provision() (*Agent, error) {
+	if a == nil {
+		return nil, nil
+	}
+	b := *a
+	if b.Port < 1 || b.Port > maxPort {
+		return nil, fmt.Errorf("agent: the port is %d: allowed are 1 to %d", b.Port, maxPort)
+	}
+	if b.Interval == 0 {
+		b.Interval = caddy.Duration(defaultAgentInterval)
+	}
+	if i := time.Duration(b.Interval); i < leastAgentInterval || i > mostAgentInterval {
+		return nil, fmt.Errorf("agent: the interval is %s: allowed are %s to %s", i, leastAgentInterval, mostAgentInterval)
+	}
+	return &b, nil
 }
 
 // Priority gives requests a class.
@@ -84,6 +125,11 @@ func (o *Overload) provision(ctx caddy.Context, s *site) error {
 	if err := p.Validate(); err != nil {
 		return fmt.Errorf("overload: %w", err)
 	}
+	agent, err := o.Agent.provision()
+	if err != nil {
+		return fmt.Errorf("overload: %w", err)
+	}
+	s.agent = agent
 	s.overload = &p
 	return nil
 }
@@ -115,6 +161,7 @@ func (p *Priority) provision(ctx caddy.Context, s *site) error {
 //	    mode     observe | auto | enforce
 //	    queue    <duration> | off
 //	    priority <class> <matcher>
+//	    agent    <port> [<interval>]
 //	}
 func (o *Overload) unmarshalCaddyfile(d *caddyfile.Dispenser, h httpcaddyfile.Helper) (err error) {
 	block := optionBlock{name: "overload", often: []string{"priority"}, option: func(opt string) error {
@@ -152,8 +199,31 @@ func (o *Overload) unmarshalOption(d *caddyfile.Dispenser, h httpcaddyfile.Helpe
 			return nil
 		}
 		return parseDuration(d, opt, args, concurrency.LongestQueue, &o.Queue)
+	case "agent":
+		return o.unmarshalAgent(d, args)
 	}
-	return d.Errf("unknown option '%s' of overload: allowed are mode, queue and priority", opt)
+	return d.Errf("unknown option '%s' of overload: allowed are mode, queue, priority and agent", opt)
+}
+
+// unmarshalAgent reads a port and perhaps an interval.
+func (o *Overload) unmarshalAgent(d *caddyfile.Dispenser, args []string) error {
+	if len(args) == 0 || len(args) > 2 {
+		return d.Errf("agent takes a port and perhaps an interval, such as agent 9001 2s; got %d values", len(args))
+	}
+	port, err := strconv.Atoi(args[0])
+	if err != nil || port < 1 || port > maxPort {
+		return d.Errf("agent: '%s' is not a port from 1 to %d", args[0], maxPort)
+	}
+	o.Agent = &Agent{Port: port}
+	if len(args) == 1 {
+		return nil
+	}
+	every, err := caddy.ParseDuration(args[1])
+	if err != nil || every < leastAgentInterval || every > mostAgentInterval {
+		return d.Errf("agent: '%s' is not an interval from %s to %s, such as 2s", args[1], leastAgentInterval, mostAgentInterval)
+	}
+	o.Agent.Interval = caddy.Duration(every)
+	return nil
 }
 
 // unmarshalPriority reads a class and a matcher: a path, or a named one.

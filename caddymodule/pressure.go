@@ -188,11 +188,12 @@ func (a *App) press(ctx context.Context) {
 		p, now := a.registry.host.State().P, time.Now()
 		for _, s := range a.order {
 			if r := s.roster.Load(); r != nil && s.gate != nil {
-				for _, l := range r.limits {
-					l.Tick(now)
+				for _, l := range r.loads {
+					l.limiter.Tick(now)
 				}
 				s.tellLimits(r, now)
 				s.gate.SetPressure(p)
+				s.refresh(time.Now())
 				s.gateOn() // Caddy tells nobody whom its health checks take out
 			}
 		}

@@ -91,7 +91,7 @@ func PlacesTakenForTest() (n int) {
 	for _, p := range r.pools {
 		p.limiters.mu.Lock()
 		for _, l := range p.limiters.byAddr {
-			n += l.InFlight()
+			n += l.limiter.InFlight()
 		}
 		p.limiters.mu.Unlock()
 	}

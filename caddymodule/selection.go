@@ -154,6 +154,7 @@ func (s Selection) Select(pool reverseproxy.UpstreamPool, r *http.Request, w htt
 		Selection: s, ex: ex, pool: pool, r: r, w: w, now: now,
 		roster: roster, trial: s.site.maySendAgain(r),
 	}
+	ex.usable = usable{pool: pool, gate: s.site.steering(), loads: q.roster.loads, class: ex.class, now: now, sticky: s.sticky}
 	if s.policy == nil && q.roster.lists(pool) {
 		if u, ok := q.pick(); ok {
 			return u

@@ -48,6 +48,7 @@ type site struct {
 	overload   *concurrency.Policy
 	priorities []priority
 	gate       *concurrency.Gate // nil without overload; set before the roster
+	agent      *Agent            // nil if no agents are asked
 
 	attach sync.Once
 	// shared and view may be used once there is a roster.
@@ -69,8 +70,9 @@ type roster struct {
 	names    []string
 	fixed    map[*reverseproxy.Upstream]*health.Member // nil if upstreams come and go
 	variable bool                                      // some addresses depend on the request
-	limits   []*concurrency.Limiter                    // in the order of names; nil if there are none
-	limiter  map[*health.Member]*concurrency.Limiter
+	loads    []*originLoad                             // in the order of names; nil if there are none
+	load     map[*health.Member]*originLoad
+	agents   []string // where the agents of loads listen; "" for none
 }
 
 // siteOf finds the site of the reverse proxy that is just being provisioned: the

@@ -94,9 +94,11 @@ func (p *poolInUse) limitOf(addr string) (l *concurrency.Limiter, enforced bool)
 			continue
 		}
 		if l == nil {
-			if l = p.limiters.known(addr); l == nil {
+			load := p.limiters.known(addr)
+			if load == nil {
 				return nil, false
 			}
+			l = load.limiter
 		}
 		enforced = enforced || s.gate.Enforces(l)
 	}
