@@ -309,3 +309,30 @@ func TestAgentThatDoesNotAnswer(t *testing.T) {
 	agents[0].say("up")
 	eventually(t, "an answer", func() bool { return !s.loadOf(t, a).Agent.Silent })
 }
+
+// An agent that never answers holds up no reload, and is left with its
+// configuration.
+func TestAgentIsLeftWithItsConfiguration(t *testing.T) {
+	leaveNothing(t)
+	ln, err := net.Listen("tcp", net.JoinHostPort(hostA, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a := originAt(t, hostA, "a")
+	s := serveAdmin(t, "", fmt.Sprintf("reset_guard %s {\noverload {\nagent %d\n}\n}", a, ln.Addr().(*net.TCPAddr).Port))
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	began := time.Now()
+	s.reload(t, "reset_guard "+a)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("the reload took %v", took)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection to the agent is still there")
+	}
+	s.allFrom(t, "a")
+}
