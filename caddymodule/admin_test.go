@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,7 +119,9 @@ type standing struct {
 	InFlight    int       `json:"in_flight"`
 	Share       float64   `json:"share"`
 	Limit       int       `json:"limit"`
+	Taken       int       `json:"taken"`
 	Engaged     bool      `json:"engaged"`
+	Enforced    bool      `json:"enforced"`
 }
 
 func (a answer) standings(tb testing.TB) []standing {
@@ -390,11 +393,13 @@ func TestAdminShowsWhyAnUpstreamIsOut(t *testing.T) {
 
 func TestAdminCountsRequestsInFlight(t *testing.T) {
 	release, arrived := make(chan bool), make(chan bool, 1)
+	letGo := sync.OnceFunc(func() { close(release) })
 	addr := origin(t, func(w http.ResponseWriter, _ *http.Request) {
 		arrived <- true
 		<-release
 	})
 	s := serveAdmin(t, "", "reset_guard "+addr)
+	t.Cleanup(letGo)
 	done := make(chan bool)
 	go func() {
 		defer close(done)
@@ -405,7 +410,7 @@ func TestAdminCountsRequestsInFlight(t *testing.T) {
 	}()
 	receive(t, "the request", arrived)
 	expect(t, "in flight", one(t, s.standings(t, "")).InFlight, 1)
-	close(release)
+	letGo()
 	<-done
 	eventually(t, "nothing in flight", func() bool { return one(t, s.standings(t, "")).InFlight == 0 })
 }
