@@ -17,6 +17,7 @@ type Action string
 // The actions.
 const (
 	Retried Action = "retried" // the request was sent again
+	Resumed Action = "resumed" // another origin was asked for the rest of the response
 	GaveUp  Action = "gave_up" // no other attempt was made
 )
 
@@ -32,6 +33,8 @@ const (
 	ReasonNoOther   Reason = "no_other_origin"    // the same origin would answer the same
 	ReasonFutile    Reason = "retry_is_futile"    // a shortage of this host, or nobody is waiting
 	ReasonCommitted Reason = "response_committed" // part of the response has reached the client
+	ReasonNoProof   Reason = "not_resumable"      // part of the response has reached the client, and nothing proves what belongs to it
+	ReasonVersion   Reason = "other_version"      // the origins asked for the rest have another version
 	ReasonOff       Reason = "failover_off"       // the configuration allows one attempt
 	ReasonNoRoom    Reason = "no_room"            // the origins have as much to do as they can
 	ReasonBudget    Reason = "budget_used_up"     // too many requests are sent again already

@@ -20,6 +20,18 @@ type Body struct {
 	total   int64 // bytes that were given to the reader
 	started bool
 	ended   bool
+	resumer Resumer // nil: a body that breaks off is broken
+	broke   error   // what src broke off with; to be resumed with the next read
+}
+
+// Resumer goes on with a Body that broke off. It is called by the goroutine that
+// reads the Body.
+type Resumer interface {
+	// Passed is given what goes to the reader. It must not keep it.
+	Passed(p []byte)
+	// Resume returns what follows the received bytes, or the error to end with.
+	// The Body closes what it returns, and has closed what broke off.
+	Resume(received int64, err error) (io.ReadCloser, error)
 }
 
 // BodyWatcher is told about a Body by the goroutine that reads it.
@@ -44,6 +56,10 @@ func (errUnread) Error() string { return "response body closed before its end" }
 func (b *Body) Watch(src io.ReadCloser, w BodyWatcher) {
 	b.src, b.watcher = src, w
 }
+
+// ResumeWith lets r go on where the body breaks off after its start was read. It
+// must be called before that.
+func (b *Body) ResumeWith(r Resumer) { b.resumer = r }
 
 // Hold reads the start of the body: until it is complete, limit bytes have
 // come, or the time is over. ready is how many bytes can certainly be read
@@ -78,13 +94,55 @@ func (b *Body) Read(p []byte) (int, error) {
 		b.started = true
 		b.watcher.BodyStarted()
 	}
-	n, err := b.read(p)
-	b.total += int64(n)
+	n, err := b.readOn(p)
 	if err != nil {
 		b.end(err)
 	}
 	return n, err
 }
+
+// readOn reads, and resumes what breaks off. Bytes that came with an error go to
+// the reader before anything is done about it.
+func (b *Body) readOn(p []byte) (int, error) {
+	for {
+		if b.broke != nil {
+			if err := b.resume(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := b.read(p)
+		b.total += int64(n)
+		if b.resumer == nil {
+			return n, err
+		}
+		b.resumer.Passed(p[:n])
+		if err == nil || err == io.EOF {
+			return n, err
+		}
+		if b.broke = err; n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// resume goes on with another source, or ends for good.
+func (b *Body) resume() error {
+	_ = b.src.Close() // it has told what was wrong with it
+	next, err := b.resumer.Resume(b.total, b.broke)
+	b.broke = nil
+	if err != nil {
+		b.resumer, b.src = nil, brokenBody{err}
+		return err
+	}
+	b.src = next
+	return nil
+}
+
+// brokenBody goes on giving the error that it ended with.
+type brokenBody struct{ err error }
+
+func (b brokenBody) Read([]byte) (int, error) { return 0, b.err }
+func (brokenBody) Close() error               { return nil }
 
 func (b *Body) read(p []byte) (int, error) {
 	if b.held == nil {

@@ -20,6 +20,7 @@ const (
 	DefaultReplayFile   = 64 << 20
 	DefaultHoldBytes    = 64 << 10
 	DefaultHoldFor      = 25 * time.Millisecond
+	DefaultStall        = time.Minute
 )
 
 // The limits that Validate sets: beyond them a setting is surely a mistake, and
@@ -31,6 +32,7 @@ const (
 	MaxReplayFile   = 1 << 40
 	MaxHoldBytes    = 16 << 20
 	MaxHoldFor      = 10 * time.Second
+	MaxStall        = 24 * time.Hour
 )
 
 // Unlimited, as a number of attempts, leaves the limit to Within and to whatever
@@ -57,6 +59,12 @@ type Policy struct {
 	// hold nothing.
 	HoldBytes int64
 	HoldFor   time.Duration
+	// Resume says what is done about a response that breaks off after a part of
+	// it has reached the client.
+	Resume ResumeMode
+	// Stall is for how long an origin may send and take nothing while something
+	// is due. 0: without end.
+	Stall time.Duration
 	// IdempotencyKeys are the request header fields which promise that the
 	// origin recognises a repeated request.
 	IdempotencyKeys []string
@@ -79,6 +87,8 @@ func DefaultPolicy() Policy {
 		ReplayFile:      DefaultReplayFile,
 		HoldBytes:       DefaultHoldBytes,
 		HoldFor:         DefaultHoldFor,
+		Resume:          ResumeOn,
+		Stall:           DefaultStall,
 		IdempotencyKeys: []string{"Idempotency-Key", "X-Idempotency-Key"},
 		RetryStatus:     []int{http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout},
 		Budget:          DefaultBudgetPolicy(),
@@ -100,6 +110,7 @@ func (p Policy) Validate() error {
 	check(p.ReplayFile >= 0 && p.ReplayFile <= MaxReplayFile, "replay in a file is %d bytes: allowed is 0 to %d", p.ReplayFile, int64(MaxReplayFile))
 	check(p.HoldBytes >= 0 && p.HoldBytes <= MaxHoldBytes, "hold is %d bytes: allowed is 0 to %d", p.HoldBytes, MaxHoldBytes)
 	check(p.HoldFor >= 0 && p.HoldFor <= MaxHoldFor, "hold is %s: allowed is 0s to %s", p.HoldFor, MaxHoldFor)
+	check(p.Stall >= 0 && p.Stall <= MaxStall, "stall is %s: allowed is 0s to %s", p.Stall, MaxStall)
 	for _, s := range p.RetryStatus {
 		check(s >= 400 && s <= 599, "retry_status %d: allowed is 400 to 599, errors only", s)
 	}
