@@ -249,7 +249,10 @@ func TestDocsDefaults(t *testing.T) {
 		t.Error("error_page: want on")
 	}
 	f := handle[1].Transport.Failover
+	resume, _ := failover.ParseResumeMode(f.Resume)
 	got := failover.Policy{
+		Resume:          resume,
+		Stall:           time.Duration(f.Stall),
 		Attempts:        f.Attempts,
 		Within:          time.Duration(f.Within),
 		ReplayMemory:    f.Replay.Memory,

@@ -44,6 +44,11 @@ type attempt struct {
 	refusal health.Cause
 	inBody  bool
 	length  int64 // of the response's body; -1 if unknown
+	status  int   // of the response; 0 if there is none
+	// resumption is what is known to finish the response elsewhere; relay how
+	// that goes, nil until it has broken off.
+	resumption failover.Resumption
+	relay      *relay
 	// dial is nil if the transport's connections are watched.
 	dial *dialRecorder
 	// received is the response as it came, if held is handed over in its place.
@@ -53,8 +58,6 @@ type attempt struct {
 	// 0 if that says nothing of the origin, as after an upload.
 	began time.Time
 	ttfb  time.Duration
-	// status is the response's; 0 if there is none.
-	status int
 	// member is what is known of the upstream; nil for nothing. enlisted tells
 	// that the outcome is due, trial that the upstream's return depends on it.
 	member          *health.Member
@@ -69,6 +72,15 @@ type attempt struct {
 	// buffered is what the attempt reads instead, if the proxy gave it a reader
 	// of its own.
 	buffered *bufferedBody
+
+	// dog watches for stalls; nil if nobody does. It reads what follows: reads and
+	// uploads are odd while the response's, or the client's, body is waited for.
+	dog            *watchdog
+	abort          context.CancelCauseFunc // ends the attempt; nil if its connection has to be closed
+	source         watchedBody
+	reads, uploads atomic.Uint32
+	answering      atomic.Bool
+	stalled        atomic.Bool
 
 	view      atomic.Pointer[connView]
 	responded atomic.Bool // the first byte of a response has come, on TLS
@@ -98,6 +110,15 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 		a = new(attempt)
 	}
 	ex.committed = false // what lb_retry_match has thrown away
+	t.prepare(a, ex, req)
+	if !ex.Idempotent() {
+		a.hideIdempotencyKey()
+	}
+	return a, a.attachBody()
+}
+
+// prepare makes a the attempt to send req, which it does not change.
+func (t *Transport) prepare(a *attempt, ex *exchange, req *http.Request) {
 	a.ex, a.transport, a.client, a.began = ex, t, req.Context(), time.Now()
 	a.name(req)
 	a.enlist(req)
@@ -106,6 +127,7 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 	if t.mayMultiplex {
 		ctx, a.cancel = context.WithCancelCause(ctx)
 	}
+	ctx = a.stoppable(ctx)
 	if t.watched {
 		ctx = a.watchConn(ctx)
 	} else {
@@ -115,10 +137,7 @@ func (t *Transport) begin(ex *exchange, req *http.Request) (*attempt, error) {
 	if a.out = req; ctx != a.client || ex.spool != nil {
 		a.out = req.WithContext(ctx)
 	}
-	if !ex.Idempotent() {
-		a.hideIdempotencyKey()
-	}
-	return a, a.attachBody()
+	a.watchStall(req)
 }
 
 // repeatingFields are the request header fields after which net/http repeats any
@@ -223,7 +242,9 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	if !b.attempt.mayRepeat() {
 		b.attempt.ex.spool.Abandon()
 	}
+	b.attempt.uploads.Add(1)
 	n, err := b.SpoolReader.Read(p)
+	b.attempt.uploads.Add(1)
 	if err == io.EOF {
 		b.attempt.uploadEnded()
 	}
@@ -258,7 +279,9 @@ func (b *bufferedBody) Read(p []byte) (int, error) {
 	if b.over {
 		return 0, failover.ErrFenced
 	}
+	b.attempt.uploads.Add(1)
 	n, err := b.ReadCloser.Read(p)
+	b.attempt.uploads.Add(1)
 	if err == io.EOF {
 		b.attempt.uploadEnded()
 	}
@@ -405,6 +428,14 @@ func (a *attempt) noteHidden(prev *connView) {
 
 var errStaleConnection = errors.New("an idle connection had been closed")
 
+// clientErr is what reading the request's body from the client ended with.
+func (a *attempt) clientErr() error {
+	if a.ex.spool == nil {
+		return nil
+	}
+	return a.ex.spool.SourceErr()
+}
+
 func (a *attempt) evidence(v *connView) health.Evidence {
 	ev := health.Evidence{
 		Context:  a.client.Err(),
@@ -412,9 +443,7 @@ func (a *attempt) evidence(v *connView) health.Evidence {
 		Uploaded: a.out.Body == nil || a.uploaded.Load(),
 		InBody:   a.inBody,
 	}
-	if a.ex.spool != nil {
-		ev.Client = a.ex.spool.SourceErr()
-	}
+	ev.Client = a.clientErr()
 	ev.Answered = a.responded.Load()
 	if v == nil {
 		return ev

@@ -27,14 +27,14 @@ func inPressure(lines ...string) string {
 }
 
 func TestBadConfiguration(t *testing.T) {
-	const known = "unknown option '%s' of failover: allowed are attempts, within, replay, hold, idempotency_key, retry_status and budget"
+	const known = "unknown option '%s' of failover: allowed are attempts, within, replay, hold, resume, stall, idempotency_key, retry_status and budget"
 	for name, tc := range map[string]struct {
 		caddyfile string
 		line      int
 		want      string
 	}{
 		"failover/unknown":      {inFailover("atempts 3"), 4, fmt.Sprintf(known, "atempts")},
-		"failover/later option": {inFailover("resume on"), 4, fmt.Sprintf(known, "resume")},
+		"failover/later option": {inFailover("mirror on"), 4, fmt.Sprintf(known, "mirror")},
 		"failover/repeated":     {inBlock("failover {", "attempts 3", "attempts 4", "}"), 5, "attempts already specified"},
 		"failover/twice":        {inBlock("failover off", "failover off"), 4, "failover already specified"},
 		"failover/word":         {inBlock("failover on"), 3, "failover takes 'off' or a block, not 'on'"},
@@ -45,7 +45,7 @@ func TestBadConfiguration(t *testing.T) {
 		"failover/no sizes":     {inFailover("replay"), 4, "replay needs a value: a size in memory and one in a file, such as 1MiB 64MiB, or 'off'"},
 		"failover/no size":      {inFailover("hold"), 4, "hold needs a value: a size and a duration, such as 64KiB 25ms, or 'off'"},
 		"failover/no statuses":  {inFailover("retry_status"), 4, "retry_status needs a value: statuses, such as 502 503 504, or 'off'"},
-		"failover/bare unknown": {inFailover("resume"), 4, fmt.Sprintf(known, "resume")},
+		"failover/bare unknown": {inFailover("mirror"), 4, fmt.Sprintf(known, "mirror")},
 		"failover/block":        {inBlock("failover {", "attempts 3 {", "x", "}", "}"), 5, "attempts takes no block"},
 		"attempts/word":         {inFailover("attempts many"), 4, "attempts: 'many' is not a number from 1 to 20"},
 		"attempts/none":         {inFailover("attempts 0"), 4, "attempts: '0' is not a number from 1 to 20"},
@@ -63,6 +63,15 @@ func TestBadConfiguration(t *testing.T) {
 		"hold/too much":         {inFailover("hold 17MiB"), 4, "hold: '17MiB' is not a size from 0 to 16 MiB, such as 64KiB"},
 		"hold/time":             {inFailover("hold 64KiB x"), 4, "hold: 'x' is not a duration above 0s and up to 10s"},
 		"hold/three":            {inFailover("hold 64KiB 1ms 2ms"), 4, "hold takes a size and a duration, got 3 values"},
+		"resume/none":           {inFailover("resume"), 4, "resume needs a value: on, verify or off"},
+		"resume/word":           {inFailover("resume maybe"), 4, "resume takes 'on', 'verify' or 'off', not 'maybe'"},
+		"resume/two":            {inFailover("resume on verify"), 4, "resume takes 'on', 'verify' or 'off', not 'on verify'"},
+		"resume/twice":          {inBlock("failover {", "resume on", "resume off", "}"), 5, "resume already specified"},
+		"stall/none":            {inFailover("stall"), 4, "stall needs a value: a duration, such as 60s, or 'off'"},
+		"stall/word":            {inFailover("stall long"), 4, "stall: 'long' is not a duration above 0s and up to 24h0m0s"},
+		"stall/zero":            {inFailover("stall 0s"), 4, "stall: '0s' is not a duration above 0s and up to 24h0m0s"},
+		"stall/too long":        {inFailover("stall 2d"), 4, "stall: '2d' is not a duration above 0s and up to 24h0m0s"},
+		"stall/two":             {inFailover("stall 1s 2s"), 4, "stall takes one duration, got 2 values"},
 		"idempotency_key/name":  {inFailover(`idempotency_key "a b"`), 4, "idempotency_key: 'a b' is not the name of a header field; allowed are names, or 'off' alone"},
 		"idempotency_key/off":   {inFailover("idempotency_key off X-Key"), 4, "idempotency_key: 'off' is not the name of a header field; allowed are names, or 'off' alone"},
 		"idempotency_key/twice": {inFailover("idempotency_key X-Key x-key"), 4, "idempotency_key: X-Key is named twice"},
@@ -245,6 +254,7 @@ func FuzzDirective(f *testing.F) {
 	}
 	for _, seed := range []string{
 		"attempts 3\nwithin 1s\nreplay 1KiB off\nhold 1KiB 1ms",
+		"resume verify\nstall 5s", "resume off\nstall off",
 		"failover {\n\tretry_status 502 503\n}\nerror_page off\nheader_up X {",
 		"transport http {\n\ttls\n}\nfailover off",
 		"}\n{\n}",

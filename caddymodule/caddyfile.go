@@ -35,6 +35,8 @@ func init() {
 //	        within          <duration>
 //	        replay          <memory> [<file>] | off
 //	        hold            <size> [<duration>] | off
+//	        resume          on | verify | off
+//	        stall           <duration> | off
 //	        idempotency_key <fields...> | off
 //	        retry_status    <codes...> | off
 //	        budget          <percent>% [<count>] | off

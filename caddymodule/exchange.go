@@ -276,7 +276,7 @@ func (c *exchangeContext) note() {
 // full. Such an exchange can serve another request.
 func (ex *exchange) plain() bool {
 	return ex.committed && !ex.upgraded && ex.Attempts() == 1 && ex.Last() == nil &&
-		ex.spool == nil && ex.body.ReadCloser == nil && ex.first.cancel == nil && ex.first.dial == nil &&
+		ex.spool == nil && ex.body.ReadCloser == nil && ex.first.abort == nil && ex.first.dog == nil && ex.first.dial == nil &&
 		!ex.first.enlisted && !ex.first.transport.multiplexes
 }
 

@@ -5,9 +5,11 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -41,6 +43,18 @@ type Failover struct {
 
 	// How much of a response is held back until it is safe to begin answering.
 	Hold *Hold `json:"hold,omitempty"`
+
+	// What is done about a response that breaks off after a part of it has
+	// reached the client: `on` asks another upstream for the rest, where a
+	// strong validator proves what belongs to it; `verify` also fetches other
+	// responses again and compares a hash of their beginning; `off` does
+	// nothing. Default: `on`.
+	Resume string `json:"resume,omitempty"`
+
+	// For how long an upstream may send and take nothing while something is
+	// due: the answer, the rest of a body whose length is known, or the taking
+	// of an upload. Default: `60s`. Allowed: up to 24h, or -1 for without end.
+	Stall caddy.Duration `json:"stall,omitempty"`
 
 	// The request header fields that mark a request as safe to repeat although
 	// its method is not. An empty list means none. Default: `Idempotency-Key`
@@ -98,6 +112,12 @@ func (f *Failover) policy() failover.Policy {
 			p.HoldFor = time.Duration(f.Hold.For)
 		}
 	}
+	if mode, ok := failover.ParseResumeMode(f.Resume); ok {
+		p.Resume = mode
+	}
+	if f.Stall != 0 {
+		p.Stall = max(0, time.Duration(f.Stall))
+	}
 	if f.IdempotencyKey != nil {
 		p.IdempotencyKeys = f.IdempotencyKey
 	}
@@ -106,7 +126,7 @@ func (f *Failover) policy() failover.Policy {
 	}
 	p.Budget = f.Budget.policy()
 	if f.Off {
-		p.Off, p.Attempts, p.HoldBytes = true, 1, 0
+		p.Off, p.Attempts, p.HoldBytes, p.Resume, p.Stall = true, 1, 0, failover.ResumeOff, 0
 	}
 	return p
 }
@@ -119,6 +139,8 @@ func (f *Failover) policy() failover.Policy {
 //	    within          <duration>
 //	    replay          <memory> [<file>] | off
 //	    hold            <size> [<duration>] | off
+//	    resume          on | verify | off
+//	    stall           <duration> | off
 //	    idempotency_key <fields...> | off
 //	    retry_status    <codes...> | off
 //	    budget          <percent>% [<count>] | off
@@ -135,6 +157,8 @@ var failoverValues = map[string]string{
 	"within":          "a duration, such as 5s",
 	"replay":          "a size in memory and one in a file, such as 1MiB 64MiB, or 'off'",
 	"hold":            "a size and a duration, such as 64KiB 25ms, or 'off'",
+	"resume":          "on, verify or off",
+	"stall":           "a duration, such as 60s, or 'off'",
 	"idempotency_key": "names of header fields, or 'off'",
 	"retry_status":    "statuses, such as 502 503 504, or 'off'",
 	"budget":          "a share of the requests and a count, such as 20% 3, or 'off'",
@@ -155,6 +179,14 @@ func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
 		return f.unmarshalReplay(d, args, off)
 	case "hold":
 		return f.unmarshalHold(d, args, off)
+	case "resume":
+		return f.unmarshalResume(d, args)
+	case "stall":
+		if off {
+			f.Stall = -1
+			return nil
+		}
+		return parseDuration(d, opt, args, failover.MaxStall, &f.Stall)
 	case "idempotency_key":
 		return f.unmarshalKeys(d, args, off)
 	case "retry_status":
@@ -163,7 +195,7 @@ func (f *Failover) unmarshalOption(d *caddyfile.Dispenser, opt string) error {
 	if opt == "budget" {
 		return f.unmarshalBudget(d, args, off)
 	}
-	return d.Errf("unknown option '%s' of failover: allowed are attempts, within, replay, hold, idempotency_key, retry_status and budget", opt)
+	return d.Errf("unknown option '%s' of failover: allowed are attempts, within, replay, hold, resume, stall, idempotency_key, retry_status and budget", opt)
 }
 
 func (f *Failover) unmarshalReplay(d *caddyfile.Dispenser, args []string, off bool) error {
@@ -198,6 +230,25 @@ func (f *Failover) unmarshalHold(d *caddyfile.Dispenser, args []string, off bool
 	f.Hold.For = caddy.Duration(failover.DefaultHoldFor)
 	if len(args) == 2 {
 		return parseDuration(d, "hold", args[1:], failover.MaxHoldFor, &f.Hold.For)
+	}
+	return nil
+}
+
+func (f *Failover) unmarshalResume(d *caddyfile.Dispenser, args []string) error {
+	if _, ok := failover.ParseResumeMode(args[0]); !ok || len(args) != 1 {
+		return d.Errf("resume takes 'on', 'verify' or 'off', not '%s'", strings.Join(args, " "))
+	}
+	f.Resume = args[0]
+	return nil
+}
+
+// validate checks what the failover package cannot see.
+func (f *Failover) validate() error {
+	if f == nil || f.Resume == "" {
+		return nil
+	}
+	if _, ok := failover.ParseResumeMode(f.Resume); !ok {
+		return fmt.Errorf("resume is %q: allowed are on, verify and off", f.Resume)
 	}
 	return nil
 }

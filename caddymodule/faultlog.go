@@ -109,7 +109,7 @@ func levelOf(f health.Fault, action failover.Action, outcome string) zapcore.Lev
 		return zapcore.WarnLevel // it is the origin that was silent
 	case f.Cause == health.ClientGone, f.Side == health.SideClient:
 		return zapcore.DebugLevel
-	case action == failover.Retried && !f.Trip:
+	case (action == failover.Retried || action == failover.Resumed && outcome != outcomeAborted) && !f.Trip:
 		return zapcore.InfoLevel
 	case outcome == outcomeError, outcome == outcomeAborted:
 		return zapcore.ErrorLevel
@@ -148,7 +148,7 @@ func faultFields(zone string, rec failover.Record, end ending) []zap.Field {
 	if rec.Decision.Reason != "" {
 		fields = append(fields, zap.String("reason", string(rec.Decision.Reason)))
 	}
-	if !rec.Decision.Retry() || rec.Trip || rec.Phase == health.PhaseDial {
+	if rec.Decision.Action == failover.GaveUp || rec.Trip || rec.Phase == health.PhaseDial {
 		fields = append(fields, zap.String("hint", diagnose.Hint(rec.Fault)))
 	}
 	return fields

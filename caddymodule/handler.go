@@ -34,7 +34,7 @@ func init() { caddy.RegisterModule(Handler{}) }
 // `{http.reset_guard.attempts}` | How often the request was sent to an upstream
 // `{http.reset_guard.upstream}` | The upstream that it was sent to last
 // `{http.reset_guard.cause}` | The cause of the last fault; empty if there was none
-// `{http.reset_guard.action}` | What was done about it: `retried` or `gave_up`; empty if there was none
+// `{http.reset_guard.action}` | What was done about it: `retried`, `resumed` or `gave_up`; empty if there was none
 type Handler struct {
 	// Whether to answer with a page of the guard's own when no upstream could.
 	// If `false`, or if an error route of the server matches, the error goes

@@ -37,6 +37,7 @@ const (
 // which they are registered anew.
 type metrics struct {
 	requests, retries *prometheus.CounterVec
+	resumes           *prometheus.CounterVec
 	faults, ejections *prometheus.CounterVec
 	latency           *prometheus.HistogramVec
 	refused           prometheus.Counter
@@ -61,6 +62,7 @@ type upstreamMetrics struct {
 	name     string
 	requests prometheus.Counter
 	retries  prometheus.Counter
+	resumes  prometheus.Counter
 	latency  prometheus.Observer
 	used     atomic.Int64 // in Unix seconds, give or take usedStep
 }
@@ -85,6 +87,7 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 	m := &metrics{
 		requests:      counter("requests_total", "Attempts made at an upstream.", "upstream"),
 		retries:       counter("retries_total", "Attempts at an upstream after which the request was sent again.", "upstream"),
+		resumes:       counter("resumes_total", "Attempts at an upstream after which another one was asked for the rest of the response.", "upstream"),
 		faults:        counter("faults_total", "Faults of attempts at an upstream, those of clients included.", "upstream", "cause", "phase"),
 		ejections:     counter("ejections_total", "How often an upstream was ejected.", "upstream", "reason"),
 		refused:       single("retries_refused_total", "Retries that the budget did not allow."),
@@ -98,7 +101,7 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 		}, []string{"upstream"}),
 		inUse: inUse,
 	}
-	m.byUpstream = append(m.byUpstream, m.requests, m.retries, m.faults, m.ejections, m.latency)
+	m.byUpstream = append(m.byUpstream, m.requests, m.retries, m.resumes, m.faults, m.ejections, m.latency)
 	m.upstreams.Store(&map[string]*upstreamMetrics{})
 	return m
 }
@@ -106,7 +109,7 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 // register makes the metrics part of a configuration's registry.
 func (m *metrics) register(reg *prometheus.Registry, r *registry) error {
 	for _, c := range []prometheus.Collector{
-		m.requests, m.retries, m.faults, m.ejections, m.latency, m.refused, m.eventsDropped,
+		m.requests, m.retries, m.resumes, m.faults, m.ejections, m.latency, m.refused, m.eventsDropped,
 		m.queued, m.shed, m.wouldShed, stateCollector{r},
 	} {
 		var already prometheus.AlreadyRegisteredError
@@ -153,6 +156,7 @@ func (m *metrics) add(addr string, now time.Time) *upstreamMetrics {
 		name:     name,
 		requests: m.requests.WithLabelValues(name),
 		retries:  m.retries.WithLabelValues(name),
+		resumes:  m.resumes.WithLabelValues(name),
 		latency:  m.latency.WithLabelValues(name),
 	}
 	u.used.Store(now.Unix())

@@ -23,12 +23,27 @@ import (
 // failed judges a round trip that returned an error and says what Caddy's proxy
 // is to be told.
 func (a *attempt) failed(err error) error {
-	ev := a.evidence(a.view.Load())
-	if he := (caddyhttp.HandlerError{}); ev.Client == nil && errors.As(err, &he) {
+	if he := (caddyhttp.HandlerError{}); a.clientErr() == nil && errors.As(err, &he) {
 		a.conclude(new(health.Fault))
 		a.stop(err) // the transport's own answer to the request (FastCGI)
 		a.ex.next = failover.Decision{}
 		return err
+	}
+	f, err := a.judge(err)
+	a.stop(err)
+	a.conclude(&f)
+	d := a.decide(f)
+	if f.Side == health.SideClient {
+		return a.clientError(f, err)
+	}
+	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry() || a.transport.policy.Off, err: err}
+}
+
+// judge says what an attempt's error means, and what the error truly was.
+func (a *attempt) judge(err error) (health.Fault, error) {
+	ev := a.evidence(a.view.Load())
+	if a.stalled.Load() && ev.Context == nil {
+		err = errStalled // it was us who broke it off
 	}
 	var dial reverseproxy.DialError
 	if ev.Dialing = errors.As(err, &dial); ev.Dialing && a.dial != nil {
@@ -42,13 +57,7 @@ func (a *attempt) failed(err error) error {
 	if f.Cause == health.RefusedStream && ev.Unprocessed {
 		f.Cause = a.refusal
 	}
-	a.stop(err)
-	a.conclude(&f)
-	d := a.decide(f)
-	if f.Side == health.SideClient {
-		return a.clientError(f, err)
-	}
-	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry() || a.transport.policy.Off, err: err}
+	return f, err
 }
 
 // classify says what err means, given what is known of the request.
@@ -96,8 +105,9 @@ func (a *attempt) decide(f health.Fault) failover.Decision {
 func (a *attempt) stop(cause error) {
 	a.unhook()
 	a.leaveBuffer()
-	if a.cancel != nil {
-		a.cancel(cause)
+	a.dismiss()
+	if a.abort != nil {
+		a.abort(cause)
 	}
 }
 
@@ -148,13 +158,17 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 		a.conclude(nil)
 		a.unhook()
 		a.leaveBuffer()
+		a.dismiss()
 		a.BodyStarted()
 		a.commit(res.StatusCode) // a 101's body must stay an io.ReadWriteCloser
 		return res, nil
 	}
-	a.inBody, a.length = true, lengthOf(res)
-	a.body.Watch(res.Body, a)
+	a.inBody, a.length, a.status = true, lengthOf(res), res.StatusCode
+	a.body.Watch(a.watchBody(res), a)
 	ready := a.ready(res)
+	if a.length < 0 || ready < a.length {
+		a.prepareResume(res)
+	}
 	// What has come as a whole can break no more.
 	if whole := a.length >= 0 && ready >= a.length; !whole && a.holds(res) {
 		p := &a.transport.policy
@@ -186,6 +200,7 @@ func (a *attempt) retriesStatus(res *http.Response) bool {
 // error would count against the origin where fail_duration is set, so there the
 // response is left to the proxy's own retry_match.
 func (a *attempt) leave(res *http.Response) (*http.Response, error) {
+	a.dismiss()
 	if a.transport.RetryMatchesStatus && res.Body != nil {
 		a.inBody, a.length = true, lengthOf(res)
 		a.body.Watch(res.Body, a) // commits if it is read after all
@@ -277,6 +292,10 @@ func (a *attempt) BodyStarted() {
 // BodyEnded is called as the response's body has ended. What broke off now has
 // reached the client in part and cannot be mended.
 func (a *attempt) BodyEnded(received int64, err error) {
+	if a.relay != nil {
+		a.relay.ended(received, err)
+		return
+	}
 	a.stop(err)
 	a.takeTrailer(err)
 	defer a.conclude(nil) // if nothing else was found
@@ -291,7 +310,7 @@ func (a *attempt) BodyEnded(received int64, err error) {
 	}
 	f := a.classify(err, a.evidence(a.view.Load()))
 	a.conclude(&f)
-	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: failover.ReasonCommitted})
+	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: a.notResumed()})
 	a.report(ending{outcome: outcomeAborted})
 }
 

@@ -61,7 +61,7 @@ func (s *Selection) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.site = app.siteOf(ctx)
-	s.site.zone, s.site.eject = s.Zone, s.Eject.policy()
+	s.site.zone, s.site.eject, s.site.selection = s.Zone, s.Eject.policy(), s
 	if err := s.Overload.provision(ctx, s.site); err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ type site struct {
 	policy *failover.Policy // nil without a transport of ours
 	// chooser is the operator's policy; nil without one.
 	chooser reverseproxy.Selector
+	// selection is the policy that chooses; nil if that is not ours.
+	selection *Selection
 	// reach connects to an upstream as the transport would; nil if that is not
 	// known, or leads through a proxy.
 	reach dialFunc

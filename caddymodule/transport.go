@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -53,6 +54,8 @@ type Transport struct {
 	faults *faultLog
 	replay *failover.SpoolBudget
 
+	watchdogs *sync.Pool
+
 	inner http.RoundTripper
 	// own is the default transport, which nobody else would clean up.
 	own *reverseproxy.HTTPTransport
@@ -81,7 +84,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return err
 	}
 	t.faults, t.replay = app.faults, app.replay
-	t.policy = t.Failover.policy()
+	t.policy, t.watchdogs = t.Failover.policy(), newWatchdogs()
 	t.site = app.siteOf(ctx)
 	t.site.policy = &t.policy
 	if err := t.loadInner(ctx); err != nil {
@@ -89,6 +92,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	}
 	if ht, ok := t.inner.(*reverseproxy.HTTPTransport); ok {
 		t.watchHTTP(ht)
+		limitHandshake(ht.Transport, &t.policy)
 	}
 	return nil
 }
@@ -131,6 +135,9 @@ func (t *Transport) watchHTTP(ht *reverseproxy.HTTPTransport) {
 
 // Validate checks the options.
 func (t *Transport) Validate() error {
+	if err := t.Failover.validate(); err != nil {
+		return fmt.Errorf("failover: %w", err)
+	}
 	if err := t.policy.Validate(); err != nil {
 		return fmt.Errorf("failover: %w", err)
 	}

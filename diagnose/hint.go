@@ -75,9 +75,9 @@ func hintTimeout(f health.Fault) string {
 	case health.PhaseWrite:
 		return "The origin stopped reading the request: the application hangs or is overloaded, or the network path loses large packets (MTU). Look at the application's threads or workers."
 	case health.PhaseHeaders, health.PhaseBody:
-		return "The answer began and then stalled: the application hangs in the middle of it, or the network path is broken. The limit is `read_timeout` in `transport http`; there is none by default."
+		return "The answer began and then stalled: the application hangs in the middle of it, or the network path is broken. The limit is `stall`, or `read_timeout` in `transport http`."
 	default:
-		return "The origin took the request but did not answer in time: look for slow queries, locks or busy workers. If it may take so long, raise `response_header_timeout` in `transport http`."
+		return "The origin took the request but did not answer in time: look for slow queries, locks or busy workers. If it may take so long, raise `stall` or `response_header_timeout`."
 	}
 }
 

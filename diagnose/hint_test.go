@@ -95,7 +95,7 @@ func TestHintForEveryFault(t *testing.T) {
 }
 
 // TestHintNamesRealOptions holds the words in backquotes against a list checked
-// by hand with caddyfile.go of Caddy 2.11.9's reverse_proxy: diagnose must not
+// by hand with our own options and caddyfile.go of Caddy 2.11.9: diagnose must not
 // import Caddy.
 func TestHintNamesRealOptions(t *testing.T) {
 	known := []string{
@@ -103,7 +103,7 @@ func TestHintNamesRealOptions(t *testing.T) {
 		"keepalive_idle_conns_per_host", "tls", "tls_server_name", "tls_client_auth",
 		"transport http { tls_trust_pool file /path/to/ca.pem }",
 		"health_uri", "max_fails", "unhealthy_request_count", "header_up", "rewrite",
-		"read_timeout", "dynamic",
+		"read_timeout", "dynamic", "stall",
 		"net.ipv4.ip_local_port_range", "net.ipv4.tcp_mem",
 		"dig", "ip route get", "ping", "dmesg -T", "openssl s_client -connect", "ss -s", "free -m",
 		"systemctl edit caddy", "ulimit -n", "ls -l /proc/PID/fd", "/reverse_proxy/upstreams", "curl localhost:2019/reset_guard/upstreams",

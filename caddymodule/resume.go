@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Resume: a response that broke off after a part of it has reached the client
+// goes on from another upstream.
+
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
+)
+
+// minProgress is how many bytes must have come since a response broke off before
+// it counts as going on again: so a client can be kept at it by an upstream that
+// breaks off at once no longer than by one that does not answer.
+const minProgress = 16 << 10
+
+// relay is a response on its way through several attempts. It belongs to the
+// goroutine that reads the response's body.
+type relay struct {
+	first, cur *attempt // cur may have failed
+
+	// Since the last progress: when and after how many bytes the response broke
+	// off, how often it was tried to go on, and where.
+	since time.Time
+	at    int64
+	tries int
+	tried exchange // as far as the choice of an upstream needs one
+
+	mismatch error // what another upstream has instead; nil if none was seen
+	gaveUp   bool
+}
+
+// prepareResume takes down what must be known to finish res elsewhere.
+func (a *attempt) prepareResume(res *http.Response) {
+	p := &a.transport.policy
+	if p.Resume == failover.ResumeOff || p.Attempts == 1 || caddyhttp.IsIncremental(res.Header) || isStream(res.Header.Get("Content-Type")) {
+		return
+	}
+	if a.resumption.Begin(p.Resume, withoutBody(a.out, a.ex.spool), res, a.began) {
+		a.body.ResumeWith(a)
+	}
+}
+
+// withoutBody is the request as it is if a body of unknown length turns out to be
+// empty, as that of every GET over HTTP/3 does.
+func withoutBody(req *http.Request, spool *failover.Spool) *http.Request {
+	if spool == nil || req.ContentLength > 0 || spool.Received() > 0 {
+		return req
+	}
+	empty := *req
+	empty.Body, empty.GetBody, empty.ContentLength, empty.TransferEncoding, empty.Trailer = nil, nil, 0, nil, nil
+	return &empty
+}
+
+// notResumed is why nobody tried to go on with a response that broke off.
+func (a *attempt) notResumed() failover.Reason {
+	p := &a.transport.policy
+	if p.Resume == failover.ResumeOff || p.Attempts == 1 || a.out.Method != http.MethodGet || a.client.Err() != nil {
+		return failover.ReasonCommitted
+	}
+	return failover.ReasonNoProof
+}
+
+// Passed implements failover.Resumer.
+func (a *attempt) Passed(p []byte) { a.resumption.Passed(p) }
+
+// Resume implements failover.Resumer.
+func (a *attempt) Resume(sent int64, err error) (io.ReadCloser, error) {
+	switch spool := a.ex.spool; {
+	case a.length >= 0 && sent >= a.length, !a.ex.committed:
+		return nil, err // complete, or not for us to mend
+	case spool != nil && !(spool.Ended() && spool.Received() == 0 && spool.SourceErr() == nil):
+		return nil, err // the request had a body after all
+	}
+	if a.relay == nil {
+		if a.client.Err() != nil {
+			return nil, err
+		}
+		a.relay = &relay{first: a, cur: a}
+	}
+	return a.relay.resume(sent, err)
+}
+
+// resume goes from upstream to upstream until one has the rest, or gives up.
+func (rl *relay) resume(sent int64, err error) (io.ReadCloser, error) {
+	if rl.since.IsZero() || sent-rl.at >= minProgress {
+		rl.since, rl.at, rl.tries, rl.tried, rl.mismatch = time.Now(), sent, 0, exchange{}, nil
+	}
+	f, cause := rl.cur.judge(err)
+	rl.lose(f, cause)
+	for {
+		if reason := rl.refusal(f, time.Now()); reason != "" {
+			return nil, rl.giveUp(reason, err)
+		}
+		rest, failed := rl.try(sent)
+		if rest != nil {
+			return rest, nil
+		}
+		if failed != nil {
+			f = *failed
+		}
+	}
+}
+
+// lose is called when the current attempt has failed.
+func (rl *relay) lose(f health.Fault, cause error) {
+	a := rl.cur
+	a.stop(cause)
+	a.conclude(&f)
+	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.Resumed})
+	if a.member != nil {
+		a.transport.site.app.registry.metrics.of(a.member.Addr()).resumes.Inc()
+	}
+	rl.avoid()
+}
+
+// avoid makes the next choice avoid the current upstream.
+func (rl *relay) avoid() {
+	rl.tried.MarkTried(rl.cur.key)
+	if m := rl.cur.member; m != nil {
+		rl.tried.triedMembers = append(rl.tried.triedMembers, m)
+	}
+}
+
+// refusal names the reason not to try to go on; empty if there is none.
+func (rl *relay) refusal(f health.Fault, now time.Time) failover.Reason {
+	a, p := rl.first, &rl.first.transport.policy
+	most := p.Attempts
+	if most == failover.Unlimited {
+		most = failover.MaxAttempts
+	}
+	rl.tries++
+	switch {
+	case f.Safety == health.Never, a.client.Err() != nil:
+		return failover.ReasonFutile
+	case rl.tries >= most && rl.mismatch != nil:
+		return failover.ReasonVersion
+	case rl.tries >= most:
+		return failover.ReasonAttempts
+	case rl.tries > 1 && now.Sub(rl.since) >= p.Within:
+		return failover.ReasonDeadline
+	case !rl.permit(now):
+		return failover.ReasonBudget
+	}
+	return ""
+}
+
+// permit asks the retry budget. To ask for what is missing, after something has
+// come, makes no upstream work more than the first request did; everything else
+// may.
+func (rl *relay) permit(now time.Time) bool {
+	if rl.tries == 1 && !rl.first.resumption.Costly() || rl.cur.member == nil {
+		return true
+	}
+	s := rl.first.transport.site
+	load := failover.Load{PoolFault: s.shared.health.Down(now)}
+	return s.shared.budget.Take(rl.first.transport.policy.Budget, clientOf(rl.first.out), false, load, now)
+}
+
+// giveUp ends the response. What was said of the last fault is not so.
+func (rl *relay) giveUp(reason failover.Reason, err error) error {
+	rl.gaveUp = true
+	last := rl.first.ex.Last()
+	last.Decision = failover.Decision{Action: failover.GaveUp, Reason: reason}
+	if rl.mismatch != nil {
+		last.Err = fmt.Errorf("%w; %w", last.Err, rl.mismatch)
+	}
+	return err
+}
+
+// try asks one upstream for what is missing after sent bytes. It returns neither
+// if that has another version.
+func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
+	u, member := rl.choose()
+	if err := rl.pause(u != nil && rl.tried.Tried(u.String()) > 0); err != nil {
+		return nil, &health.Fault{Safety: health.Never}
+	}
+	a := rl.begin(u, member, sent)
+	rl.cur = a
+	res, err := a.transport.inner.RoundTrip(a.out)
+	if err != nil {
+		return nil, rl.failed(err)
+	}
+	now := time.Now()
+	a.ttfb = now.Sub(a.began)
+	a.giveBack(nil, res.StatusCode, now)
+	if a.transport.policy.RetriesStatus(res.StatusCode) {
+		_ = res.Body.Close()
+		f := health.ClassifyStatus(res.StatusCode, parseRetryAfter(res.Header, time.Now()), a.evidence(a.view.Load()))
+		f.Elapsed = time.Since(a.began)
+		rl.lose(f, nil)
+		return nil, &f
+	}
+	a.inBody, a.length = true, lengthOf(res)
+	res.Body = a.watchBody(res)
+	rest, err := rl.first.resumption.Accept(res, sent)
+	if err == nil {
+		return &resumedBody{Reader: rest, Closer: res.Body}, nil
+	}
+	_ = res.Body.Close()
+	if mismatch := (*failover.MismatchError)(nil); errors.As(err, &mismatch) {
+		rl.mismatch = fmt.Errorf("%s cannot go on: %w", a.upstream, mismatch)
+		a.stop(nil)
+		a.conclude(nil) // to have another version is no fault
+		rl.avoid()
+		return nil, nil
+	}
+	return nil, rl.failed(err)
+}
+
+func (rl *relay) failed(err error) *health.Fault {
+	f, cause := rl.cur.judge(err)
+	rl.lose(f, cause)
+	return &f
+}
+
+// ended is called as the response's body has ended, in whatever way.
+func (rl *relay) ended(received int64, err error) {
+	rl.cur.stop(err)
+	rl.cur.conclude(nil) // if nothing else was found
+	switch a := rl.first; {
+	case err == nil, a.length >= 0 && received >= a.length:
+		a.report(ending{outcomeAnswered, a.status})
+	case err == failover.ErrUnread:
+		a.report(ending{outcome: outcomeClientGone})
+	default:
+		a.report(ending{outcome: outcomeAborted})
+	}
+}
+
+// pause waits before an upstream is asked again that has just failed: 50 ms, 200
+// ms, 800 ms, each less up to half of it at random.
+func (rl *relay) pause(again bool) error {
+	if !again {
+		return nil
+	}
+	wait := 50 * time.Millisecond << min(2*(rl.tries-1), 4)
+	timer := time.NewTimer(wait/2 + rand.N(wait/2))
+	defer timer.Stop()
+	ctx := rl.first.client
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// resumedBody is the rest of a response, from another upstream.
+type resumedBody struct {
+	io.Reader
+	io.Closer
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Origins for the tests of resume: they have a version of something large and
+// break off each answer somewhere.
+
+package caddymodule_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The ways to break off an answer.
+const (
+	cutReset = iota
+	cutClose
+	cutStall
+)
+
+// cutter is an origin. Its fields are set before it is started.
+type cutter struct {
+	name         string
+	content      []byte
+	etag, coding string
+	modified     time.Time
+	noRanges     bool
+	chunked      bool
+	h2           bool
+	// cut says after how many bytes the n-th answer breaks off, from 1, and how;
+	// negative: not at all.
+	cut func(n int64) (after, how int)
+	// edit, if set, sees the answer first.
+	edit func(w http.ResponseWriter, r *http.Request)
+
+	answers atomic.Int64
+	ranges  atomic.Int64
+	sent    atomic.Int64
+	addr    string
+}
+
+func (c *cutter) start(tb testing.TB) *cutter {
+	tb.Helper()
+	srv := httptest.NewUnstartedServer(c)
+	srv.EnableHTTP2 = c.h2
+	if srv.Start(); c.h2 {
+		srv.Close()
+		srv = httptest.NewUnstartedServer(c)
+		srv.EnableHTTP2 = true
+		srv.StartTLS()
+	}
+	c.addr = srv.Listener.Addr().String()
+	tb.Cleanup(func() {
+		srv.CloseClientConnections()
+		srv.Close()
+	})
+	return c
+}
+
+func (c *cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n := c.answers.Add(1)
+	if r.Header.Get("Range") != "" {
+		c.ranges.Add(1)
+	}
+	h := w.Header()
+	h.Set("X-Origin", c.name)
+	h.Set("Content-Type", "application/octet-stream")
+	if c.etag != "" {
+		h.Set("ETag", c.etag)
+	}
+	if c.coding != "" {
+		h.Set("Content-Encoding", c.coding)
+	}
+	if c.edit != nil {
+		c.edit(w, r)
+	}
+	if c.noRanges {
+		r.Header.Del("Range")
+	}
+	after, how := -1, 0
+	if c.cut != nil {
+		after, how = c.cut(n)
+	}
+	bw := &breakingWriter{ResponseWriter: w, r: r, c: c, left: after, how: how}
+	switch {
+	case c.chunked:
+		for p := c.content; len(p) > 0; {
+			k, _ := bw.Write(p[:min(len(p), 32<<10)])
+			p = p[k:]
+			_ = http.NewResponseController(w).Flush()
+		}
+	default:
+		if c.coding != "" && r.Header.Get("Range") == "" { // ServeContent leaves the length out then
+			h.Set("Content-Length", fmt.Sprint(len(c.content)))
+		}
+		http.ServeContent(bw, r, "", c.modified, bytes.NewReader(c.content))
+	}
+}
+
+// breakingWriter breaks off after some bytes; never if left is negative.
+type breakingWriter struct {
+	http.ResponseWriter
+	r    *http.Request
+	c    *cutter
+	left int
+	how  int
+}
+
+func (b *breakingWriter) Write(p []byte) (int, error) {
+	if b.left < 0 || len(p) < b.left {
+		if b.left >= 0 {
+			b.left -= len(p)
+		}
+		n, err := b.ResponseWriter.Write(p)
+		b.c.sent.Add(int64(n))
+		return n, err
+	}
+	n, _ := b.ResponseWriter.Write(p[:b.left])
+	b.c.sent.Add(int64(n))
+	_ = http.NewResponseController(b.ResponseWriter).Flush()
+	switch b.how {
+	case cutStall:
+		<-b.r.Context().Done()
+	case cutReset:
+		if conn, _, err := http.NewResponseController(b.ResponseWriter).Hijack(); err == nil {
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
+			}
+			_ = conn.Close()
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// everyAnswer breaks off each answer after from to to bytes, in turn in each way
+// that is given.
+func everyAnswer(from, to int, ways ...int) func(int64) (int, int) {
+	return func(n int64) (int, int) {
+		return from + rand.IntN(to-from+1), ways[int(n)%len(ways)]
+	}
+}
+
+// addrs are the addresses of origins, for a directive.
+func addrs(origins []*cutter) string {
+	var all []string
+	for _, o := range origins {
+		all = append(all, o.addr)
+	}
+	return join(all...)
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Resume, through a real Caddy: what breaks off is finished, byte for byte, and
+// two versions are never mixed.
+
+package caddymodule_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/resetguard/caddy-resetguard/faultinject"
+)
+
+// downloadSize is 64 MiB in the long form.
+func downloadSize() int {
+	if os.Getenv("RESETGUARD_LONG") != "" {
+		return 64 << 20
+	}
+	return 8 << 20
+}
+
+// resumeOptions of the directive. A stall costs its time in each test.
+const resumeOptions = ` {
+	failover {
+		stall 300ms
+		%s
+	}
+	%s
+}`
+
+// get downloads path and returns all that came, and how it ended.
+func get(tb testing.TB, client *http.Client, url string, fields ...string) (*http.Response, []byte, error) {
+	tb.Helper()
+	req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for i := 0; i+1 < len(fields); i += 2 {
+		req.Header.Set(fields[i], fields[i+1])
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer res.Body.Close()
+	got, err := io.ReadAll(res.Body)
+	return res, got, err
+}
+
+// TestDownloadsAreFinished: every origin breaks off every answer after 1 to 4
+// MiB, by a reset, an early close and a stall in turn.
+func TestDownloadsAreFinished(t *testing.T) {
+	want := faultinject.Bytes(downloadSize())
+	for _, h2 := range []bool{false, true} {
+		for _, c := range secureClients {
+			t.Run(fmt.Sprintf("%s from h2=%v", c.name, h2), func(t *testing.T) {
+				var origins []*cutter
+				for i := range 3 {
+					origins = append(origins, (&cutter{
+						name: fmt.Sprint(i), content: want, etag: `"v1"`, h2: h2,
+						cut: everyAnswer(1<<20, 4<<20, cutReset, cutClose, cutStall),
+					}).start(t))
+				}
+				to, transport := addrs(origins), ""
+				if h2 {
+					to, transport = "https://"+strings.ReplaceAll(to, " ", " https://"), "transport http {\ntls_insecure_skip_verify\n}"
+				}
+				site := serveSecure(t, "reset_guard "+to+fmt.Sprintf(resumeOptions, "attempts 4", transport))
+				res, got, err := get(t, c.start(t, site), site.url("/"))
+				if err != nil || !bytes.Equal(got, want) {
+					t.Fatalf("got %d of %d bytes and %v; %v", len(got), len(want), err, site.faults(t))
+				}
+				if res.Header.Get("ETag") != `"v1"` {
+					t.Errorf("got header %v", res.Header)
+				}
+				resumedLines(t, site.server)
+			})
+		}
+	}
+}
+
+// resumedLines checks that the log tells of resumes, and of nothing else.
+func resumedLines(t *testing.T, s *server) {
+	t.Helper()
+	eventually(t, "lines in the log", func() bool { return len(s.faults(t)) > 0 })
+	for _, l := range s.faults(t) {
+		if l.text("action") != "resumed" || l.text("outcome") != "answered" || l.text("phase") != "body" || l.text("level") != "info" {
+			t.Errorf("got %v, want a fault that was resumed", l)
+		}
+		if cause := l.text("cause"); cause != "reset" && cause != "closed" && cause != "timeout" {
+			t.Errorf("got the cause %s", cause)
+		}
+	}
+}
+
+// TestVerifiedDownloadsAreFinished has no validator. Each origin breaks off every
+// second answer, anywhere: one that always did could never be got over.
+func TestVerifiedDownloadsAreFinished(t *testing.T) {
+	want := faultinject.Bytes(downloadSize() / 2)
+	for _, chunked := range []bool{false, true} {
+		t.Run(fmt.Sprintf("chunked=%v", chunked), func(t *testing.T) {
+			var origins []*cutter
+			for i := range 3 {
+				anywhere := everyAnswer(256<<10, len(want)-1, cutReset, cutClose)
+				origins = append(origins, (&cutter{name: fmt.Sprint(i), content: want, chunked: chunked, cut: func(n int64) (int, int) {
+					if n%2 == 0 {
+						return -1, 0
+					}
+					return anywhere(n)
+				}}).start(t))
+			}
+			site := serve(t, "reset_guard "+addrs(origins)+fmt.Sprintf(resumeOptions, "resume verify", ""))
+			client := newClient(t)
+			for i := range 6 {
+				if _, got, err := get(t, client, site.url("/")); err != nil || !bytes.Equal(got, want) {
+					t.Fatalf("download %d: got %d of %d bytes and %v", i, len(got), len(want), err)
+				}
+			}
+		})
+	}
+}
+
+// TestRangesAreFinished: a request for a part gets that part.
+func TestRangesAreFinished(t *testing.T) {
+	whole := faultinject.Bytes(4 << 20)
+	a := (&cutter{content: whole, etag: `"v1"`, cut: everyAnswer(300<<10, 400<<10, cutReset, cutClose)}).start(t)
+	b := (&cutter{content: whole, etag: `"v1"`, cut: everyAnswer(300<<10, 400<<10, cutReset, cutClose)}).start(t)
+	site := serve(t, "reset_guard "+join(a.addr, b.addr))
+	client := newClient(t)
+	for _, tc := range []struct {
+		rng         string
+		first, next int
+	}{
+		{"bytes=1000-", 1000, len(whole)},
+		{"bytes=1000-2000999", 1000, 2001000},
+		{"bytes=-1500000", len(whole) - 1500000, len(whole)},
+	} {
+		res, got, err := get(t, client, site.url("/"), "Range", tc.rng)
+		if err != nil || res.StatusCode != http.StatusPartialContent || !bytes.Equal(got, whole[tc.first:tc.next]) {
+			t.Errorf("%s: got %d bytes and %v, want %d", tc.rng, len(got), err, tc.next-tc.first)
+		}
+	}
+}
+
+// TestBelowEncode: what Caddy compresses above us is whole all the same.
+func TestBelowEncode(t *testing.T) {
+	want := bytes.Repeat([]byte("all work and no play "), 100000)
+	text := func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/plain") }
+	a := (&cutter{content: want, etag: `"v1"`, edit: text, cut: everyAnswer(300<<10, 400<<10, cutReset, cutClose)}).start(t)
+	site := serve(t, "encode gzip\nreset_guard "+a.addr)
+	tr := &http.Transport{DisableKeepAlives: true} // asks for gzip, and undoes it
+	res, got, err := get(t, &http.Client{Transport: tr}, site.url("/"))
+	if err != nil || !bytes.Equal(got, want) || !res.Uncompressed {
+		t.Errorf("got %d of %d bytes (compressed: %v) and %v", len(got), len(want), res.Uncompressed, err)
+	}
+}
+
+// TestVersionsAreNeverMixed: the origin that has the beginning breaks off, the
+// other one has something else.
+func TestVersionsAreNeverMixed(t *testing.T) {
+	const size = 1 << 20
+	v1, v2 := faultinject.VersionBytes(1, size), faultinject.VersionBytes(2, size)
+	monday := time.Now().Add(-48 * time.Hour)
+	brokenRange := func(value string) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Range", value)
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(v2[:size/2])
+			panic(http.ErrAbortHandler)
+		}
+	}
+	for _, tc := range []struct {
+		name       string
+		one, other *cutter
+	}{
+		{"other ETag", &cutter{etag: `"v1"`}, &cutter{etag: `"v2"`}},
+		{"other weak ETag", &cutter{etag: `"v1"`}, &cutter{etag: `W/"v1"`}},
+		{"no ETag", &cutter{etag: `"v1"`}, &cutter{}},
+		{"same ETag, other total", &cutter{etag: `"v1"`}, &cutter{etag: `"v1"`, content: faultinject.VersionBytes(2, size+1)}},
+		{"same ETag, other coding", &cutter{etag: `"v1"`, coding: "x-a"}, &cutter{etag: `"v1"`, coding: "x-b"}},
+		{"same ETag, no ranges", &cutter{etag: `"v1"`}, &cutter{etag: `"v1"`, noRanges: true}},
+		{"same ETag, another place", &cutter{etag: `"v1"`}, &cutter{etag: `"v1"`, edit: brokenRange(fmt.Sprintf("bytes %d-%d/%d", 0, size-1, size))}},
+		{"same ETag, no place", &cutter{etag: `"v1"`}, &cutter{etag: `"v1"`, edit: brokenRange("bytes */1048576")}},
+		{"other Last-Modified", &cutter{modified: monday}, &cutter{modified: monday.Add(time.Second)}},
+		{"no validator", &cutter{}, &cutter{}},
+		{"weak validators", &cutter{etag: `W/"v1"`}, &cutter{etag: `W/"v1"`}},
+		{"young Last-Modified", &cutter{modified: time.Now()}, &cutter{modified: time.Now()}},
+	} {
+		for _, mode := range []string{"on", "verify"} {
+			t.Run(tc.name+"/"+mode, func(t *testing.T) {
+				one, other := fresh(tc.one), fresh(tc.other)
+				one.content, one.cut = v1, everyAnswer(200<<10, 300<<10, cutReset)
+				if other.content == nil {
+					other.content = v2
+				}
+				// Only the beginning is the first one's, so only the other one is left.
+				one.edit = func(_ http.ResponseWriter, r *http.Request) {
+					if one.answers.Load() > 1 {
+						panic(http.ErrAbortHandler)
+					}
+				}
+				a, b := one.start(t), other.start(t)
+				site := serve(t, "reset_guard "+join(a.addr, b.addr)+fmt.Sprintf(resumeOptions, "resume "+mode, "lb_policy first"))
+				_, got, err := get(t, newClient(t), site.url("/"))
+				if err == nil || !bytes.HasPrefix(v1, got) {
+					t.Fatalf("got %d bytes, of version 1: %v, and %v; want its beginning and an error", len(got), bytes.HasPrefix(v1, got), err)
+				}
+				eventually(t, "a line that says so", func() bool {
+					lines := site.faults(t)
+					return len(lines) > 0 && lines[len(lines)-1].text("outcome") == "aborted"
+				})
+			})
+		}
+	}
+}
+
+// fresh is the same origin without what it has counted.
+func fresh(c *cutter) *cutter {
+	return &cutter{
+		content: c.content, etag: c.etag, coding: c.coding, modified: c.modified, noRanges: c.noRanges, edit: c.edit,
+	}
+}
+
+// TestResumeOff lets it break off, as Caddy does.
+func TestResumeOff(t *testing.T) {
+	want := faultinject.Bytes(1 << 20)
+	for _, options := range []string{"failover off", "failover {\nresume off\n}", "failover {\nattempts 1\n}"} {
+		a := (&cutter{content: want, etag: `"v1"`, cut: everyAnswer(200<<10, 300<<10, cutReset)}).start(t)
+		b := (&cutter{content: want, etag: `"v1"`}).start(t)
+		site := serve(t, "reset_guard "+join(a.addr, b.addr)+" {\nlb_policy first\n"+options+"\n}")
+		if _, got, err := get(t, newClient(t), site.url("/")); err == nil || !bytes.HasPrefix(want, got) {
+			t.Errorf("%s: got %d bytes and %v, want an error", options, len(got), err)
+		}
+		if n := b.answers.Load(); n != 0 {
+			t.Errorf("%s: the other origin was asked %d times", options, n)
+		}
+		_ = caddy.Stop()
+	}
+}
+
+// TestDialInfoKey guards what the transport relies on: the key under which Caddy
+// keeps where a request goes.
+func TestDialInfoKey(t *testing.T) {
+	di := reverseproxy.DialInfo{Address: "192.0.2.1:80"}
+	got, ok := reverseproxy.GetDialInfo(context.WithValue(t.Context(), caddy.CtxKey("reverse_proxy.dial_info"), di))
+	if !ok || got != di {
+		t.Errorf("got %v %v: Caddy has another key now", got, ok)
+	}
+}
