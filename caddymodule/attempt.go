@@ -40,6 +40,7 @@ type attempt struct {
 	// refused tells that HTTP/2 gave the request a second connection or stream
 	// of the same origin, which it does only for requests refused unprocessed.
 	refused bool
+	shunned int // how many idle connections were thrown away
 	repeats int // how often net/http has repeated the request by itself
 	refusal health.Cause
 	inBody  bool
@@ -96,6 +97,7 @@ type connView struct {
 	reused         bool
 	idle           time.Duration
 	multiplexed    bool
+	shunned        bool // it was idle for too long, and is not used
 	identity       net.Conn
 }
 
@@ -357,8 +359,10 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 			a.endBodyWith(v.conn)
 		}
 	}
+	a.shun(v)
 	a.view.Store(v)
 	switch {
+	case prev != nil && prev.shunned: // it was us
 	case prev != nil && a.cancel != nil && (prev.identity == v.identity || a.repeats > 0):
 		a.stopHTTP2(prev, v)
 	case prev != nil:
@@ -375,8 +379,9 @@ func (a *attempt) endBodyWith(c *health.Conn) {
 		return
 	}
 	a.unhook()
+	r := a.reader.Load() // a later one belongs to another connection
 	a.hook = &health.EndHook{F: func() {
-		if r := a.reader.Load(); r != nil {
+		if r != nil {
 			_ = r.Close()
 		}
 	}}

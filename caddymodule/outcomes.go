@@ -67,6 +67,7 @@ func (a *attempt) conclude(f *health.Fault) {
 	}
 	a.enlisted = false
 	a.member.End()
+	a.learn(f, a.view.Load())
 	o := health.Outcome{Fault: a.blame(f), Trial: a.trial}
 	if f == nil {
 		o.TTFB, o.Denied = a.pace(), a.status >= http.StatusBadRequest
@@ -128,6 +129,7 @@ func (a *attempt) observeHidden(f health.Fault, v *connView) {
 		return
 	}
 	s := a.transport.site
+	a.learn(&f, v)
 	s.app.registry.metrics.fault(a.member.Addr(), &f)
 	s.observe(a.member, health.Outcome{Fault: &f, Conn: a.lostConn(v)}, time.Now())
 }

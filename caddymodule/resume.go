@@ -188,7 +188,7 @@ func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 	}
 	a := rl.begin(u, member, sent)
 	rl.cur = a
-	res, err := a.transport.inner.RoundTrip(a.out)
+	res, err := a.send()
 	if err != nil {
 		return nil, rl.failed(err)
 	}

@@ -178,7 +178,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			a.conclude(new(health.Fault))
 		}
 	}()
-	res, err := t.inner.RoundTrip(a.out)
+	res, err := a.send()
 	returned = true
 	if err != nil {
 		return nil, a.failed(err)

@@ -56,6 +56,8 @@ type Member struct {
 	failing  faded       // EWMA of failures
 	median   atomic.Int64
 
+	keepAlive KeepAlive
+
 	// Guarded by the pool's lock.
 	refs      int           // Views that have the origin
 	unmanaged bool          // there was no room for it: it is used, and never ejected

@@ -37,6 +37,10 @@ type Standing struct {
 	// Share is how much of its requests it gets: less than 1 while it starts
 	// slowly, 0 while it is out.
 	Share float64
+	// LimitsIdle tells that connections which were idle for longer than IdleLimit
+	// are not used again: the origin closes them, or something on the way does.
+	LimitsIdle bool
+	IdleLimit  time.Duration
 }
 
 // Standing tells what is known about each origin of the view, in its order.
@@ -61,6 +65,7 @@ func (v *View) standing(m *Member, t time.Duration) Standing {
 		Failing: m.failing.read(forget, t), Score: m.faults.score, SlowScore: m.slow.score,
 		Latency: time.Duration(m.latency.read(latencyMemory, t)), Median: m.ttfb.median(1),
 	}
+	s.IdleLimit, s.LimitsIdle = m.keepAlive.Limit(v.pool.begin.Add(t))
 	if until := m.until.Load(); s.State == Ejected && until != forever {
 		s.Until = v.pool.begin.Add(time.Duration(until))
 	}

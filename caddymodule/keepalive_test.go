@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Idle connections that are forgotten without a word, through a real Caddy:
+// after a few failures POSTs avoid them, and none is executed twice.
+
+package caddymodule_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// forgetful is an origin that forgets connections which were idle for limit, and
+// finds out when the next request comes.
+type forgetful struct {
+	ln      net.Listener
+	limit   time.Duration
+	how     int // cutClose, cutReset, or cutStall for silence
+	mu      sync.Mutex
+	done    map[string]int
+	dials   int
+	posted  int // by the test
+	conns   []net.Conn
+	running sync.WaitGroup
+}
+
+func startForgetful(t *testing.T, limit time.Duration, how int) *forgetful {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &forgetful{ln: ln, limit: limit, how: how, done: make(map[string]int)}
+	f.running.Go(f.accept)
+	t.Cleanup(func() {
+		ln.Close()
+		f.mu.Lock()
+		for _, c := range f.conns {
+			c.Close()
+		}
+		f.mu.Unlock()
+		f.running.Wait()
+	})
+	return f
+}
+
+func (f *forgetful) accept() {
+	for {
+		c, err := f.ln.Accept()
+		if err != nil {
+			return
+		}
+		f.mu.Lock()
+		f.dials++
+		f.conns = append(f.conns, c)
+		f.mu.Unlock()
+		f.running.Go(func() { f.serve(c) })
+	}
+}
+
+func (f *forgetful) serve(c net.Conn) {
+	defer c.Close()
+	br := bufio.NewReader(c)
+	for first, idle := true, time.Now(); ; first, idle = false, time.Now() {
+		if _, err := br.Peek(1); err != nil {
+			return
+		}
+		if !first && time.Since(idle) > f.limit {
+			f.forget(c)
+			return
+		}
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, req.Body)
+		f.mu.Lock()
+		f.done[req.Header.Get("X-Request-Id")]++
+		f.mu.Unlock()
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	}
+}
+
+func (f *forgetful) forget(c net.Conn) {
+	switch f.how {
+	case cutReset:
+		_ = c.(*net.TCPConn).SetLinger(0)
+	case cutStall: // until the other side gives up
+		_, _ = io.Copy(io.Discard, c)
+	}
+}
+
+// forgetLimits are those of the issue in the long form.
+func forgetLimits() []time.Duration {
+	if os.Getenv("RESETGUARD_LONG") != "" {
+		return []time.Duration{700 * time.Millisecond, 2 * time.Second, 5 * time.Second}
+	}
+	return []time.Duration{150 * time.Millisecond}
+}
+
+func TestForgottenConnectionsAreLearned(t *testing.T) {
+	for _, limit := range forgetLimits() {
+		for how, name := range []string{cutReset: "reset", cutClose: "closed", cutStall: "silent"} {
+			t.Run(fmt.Sprintf("%s after %s", name, limit), func(t *testing.T) {
+				f := startForgetful(t, limit, how)
+				site := serve(t, "reset_guard "+f.ln.Addr().String()+" {\n\tfailover {\n\t\tstall 300ms\n\t}\n}")
+				failures := f.posts(t, site, 25, func() time.Duration {
+					return time.Duration((0.8 + 0.8*rand.Float64()) * float64(limit))
+				})
+				if failures > 3 {
+					t.Errorf("got %d failures, want 3 at the most", failures)
+				}
+				told := 0
+				for _, l := range site.lines(t) {
+					if l.text("msg") == "upstream gives up idle connections" {
+						told++
+					}
+				}
+				if told != 1 {
+					t.Errorf("it was told %d times, want once", told)
+				}
+				t.Logf("%d failures, %d connections", failures, f.dials)
+			})
+		}
+	}
+}
+
+// posts sends POSTs without a key and returns how many failed.
+func (f *forgetful) posts(t *testing.T, site *server, n int, gap func() time.Duration) (failures int) {
+	t.Helper()
+	client := newClient(t)
+	for i := range n {
+		f.posted++
+		id := fmt.Sprint(f.posted)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, site.url("/"), strings.NewReader("order"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Request-Id", id)
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			failures++
+		}
+		f.mu.Lock()
+		if times := f.done[id]; times > 1 || times == 0 && res.StatusCode == http.StatusOK {
+			t.Errorf("POST %d was executed %d times", i, times)
+		}
+		f.mu.Unlock()
+		timer := time.NewTimer(gap()) // the gaps are what is tested
+		<-timer.C
+	}
+	return failures
+}
+
+// TestConnectionsThatAreNeverReused: an origin that resets every connection which
+// is used again.
+func TestConnectionsThatAreNeverReused(t *testing.T) {
+	f := startForgetful(t, 0, cutReset)
+	site := serve(t, "reset_guard "+f.ln.Addr().String())
+	failures := f.posts(t, site, 60, func() time.Duration { return time.Duration(rand.IntN(20)) * time.Millisecond })
+	last := f.posts(t, site, 20, func() time.Duration { return time.Millisecond })
+	if last > 0 {
+		t.Errorf("got %d failures at last (%d before), want none", last, failures)
+	}
+	t.Logf("%d failures in 60 while learning", failures)
+}
+
+// TestBusyConnectionsStay: nothing is learned from an origin that keeps them.
+func TestBusyConnectionsStay(t *testing.T) {
+	f := startForgetful(t, time.Minute, cutReset)
+	site := serve(t, "reset_guard "+f.ln.Addr().String())
+	f.posts(t, site, 50, func() time.Duration { return time.Millisecond })
+	if f.dials != 1 {
+		t.Errorf("got %d connections, want 1", f.dials)
+	}
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Tests of what is learned from idle connections.
+
+package health
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestKeepAliveSteps(t *testing.T) {
+	const ms = time.Millisecond
+	type step struct {
+		at, idle time.Duration
+		survived bool
+		learned  bool
+		limit    time.Duration // afterwards; -1: none
+	}
+	for _, tc := range []struct {
+		name  string
+		steps []step
+	}{
+		{"two failures teach", []step{
+			{0, 900 * ms, false, false, -1},
+			{time.Second, 800 * ms, false, true, 400 * ms},
+		}},
+		{"what was survived is proven", []step{
+			{0, 690 * ms, true, false, -1},
+			{time.Second, 900 * ms, false, false, -1},
+			{2 * time.Second, 720 * ms, false, true, 621 * ms},
+		}},
+		{"one burst is one event, of which the longest counts", []step{
+			{0, 3 * ms, false, false, -1},
+			{10 * ms, 5 * time.Second, false, false, -1},
+			{99 * ms, 40 * ms, false, false, -1},
+			{time.Hour / 2, 8 * time.Second, false, true, 2500 * ms},
+		}},
+		{"a crash is not about being idle", []step{
+			{0, 30 * time.Second, true, false, -1},
+			{time.Second, 10 * ms, false, false, -1},
+			{2 * time.Second, 10 * ms, false, false, -1},
+			{3 * time.Second, 10 * ms, false, false, -1},
+		}},
+		{"what was survived long ago does not count", []step{
+			{0, 30 * time.Second, true, false, -1},
+			{62 * time.Second, 10 * time.Second, false, false, -1},
+			{72 * time.Second, 10 * time.Second, false, true, 5 * time.Second},
+		}},
+		{"every reused connection fails", []step{
+			{0, 40 * ms, false, false, -1},
+			{time.Second, 90 * ms, false, true, 0},
+		}},
+		{"a limit too high is lowered", []step{
+			{0, time.Minute, false, false, -1},
+			{time.Minute, time.Minute, false, true, 30 * time.Second},
+			{2 * time.Minute, 20 * time.Second, false, false, 10 * time.Second},
+			{3 * time.Minute, 6 * time.Second, false, false, 3 * time.Second},
+		}},
+		{"a limit too low is raised by proof", []step{
+			{0, time.Second, false, false, -1},
+			{time.Second, time.Second, false, true, 500 * ms},
+			{time.Minute, 2 * time.Second, true, false, 1800 * ms},
+		}},
+		{"failures an hour apart are coincidence", []step{
+			{0, time.Second, false, false, -1},
+			{61 * time.Minute, time.Second, false, false, -1},
+		}},
+		{"after a day without failures it is forgotten", []step{
+			{0, time.Second, false, false, -1},
+			{time.Second, time.Second, false, true, 500 * ms},
+			{25 * time.Hour, 10 * ms, true, false, -1},
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var k KeepAlive
+			t0 := time.Unix(1_700_000_000, 0)
+			for i, s := range tc.steps {
+				now, learned := t0.Add(s.at), false
+				if s.survived {
+					k.Survived(s.idle, now)
+				} else {
+					learned = k.Failed(s.idle, now)
+				}
+				limit, ok := k.Limit(now)
+				if !ok {
+					limit = -1
+				}
+				if learned != s.learned || limit != s.limit {
+					t.Fatalf("step %d: got learned %v, limit %v; want %v, %v", i, learned, limit, s.learned, s.limit)
+				}
+			}
+		})
+	}
+}
+
+// TestKeepAliveRelaxes: a request that loses nothing goes further with time, one
+// that does keeps to what is known.
+func TestKeepAliveRelaxes(t *testing.T) {
+	var k KeepAlive
+	now := time.Unix(1_700_000_000, 0)
+	k.Failed(time.Second, now)
+	k.Failed(time.Second, now.Add(time.Second))
+	for _, tc := range []struct {
+		after, idle   time.Duration
+		plain, daring bool
+	}{
+		{2 * time.Second, 499 * time.Millisecond, true, true},
+		{2 * time.Second, 500 * time.Millisecond, false, false},
+		{11 * time.Minute, 900 * time.Millisecond, false, true},
+		{11 * time.Minute, time.Second, false, false},
+		{21 * time.Minute, 1900 * time.Millisecond, false, true},
+		{23 * time.Hour, 31 * time.Second, false, true},
+		{23 * time.Hour, 33 * time.Second, false, false},
+		{25 * time.Hour, time.Hour, true, true},
+	} {
+		at := now.Add(tc.after)
+		if got := k.Reusable(tc.idle, true, at); got != tc.daring {
+			t.Errorf("after %s, idle %s, daring: got %v", tc.after, tc.idle, got)
+		}
+		if got := k.Reusable(tc.idle, false, at); got != tc.plain {
+			t.Errorf("after %s, idle %s: got %v", tc.after, tc.idle, got)
+		}
+	}
+}
+
+// TestKeepAliveLearnsAnyLimit: POSTs at gaps of 0.8 to 1.6 times the limit fail
+// at most three times.
+func TestKeepAliveLearnsAnyLimit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit := time.Duration(rapid.Int64Range(int64(200*time.Millisecond), int64(5*time.Minute)).Draw(t, "limit"))
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		var k KeepAlive
+		now, failures := time.Unix(1_700_000_000, 0), 0
+		for range 200 {
+			gap := time.Duration((0.8 + 0.8*rng.Float64()) * float64(limit))
+			now = now.Add(gap)
+			switch {
+			case !k.Reusable(gap, false, now):
+			case gap < limit:
+				k.Survived(gap, now)
+			default:
+				failures++
+				k.Failed(gap, now)
+			}
+			if failures > 3 {
+				t.Fatalf("limit %s: got %d failures", limit, failures)
+			}
+		}
+	})
+}
+
+func TestKeepAliveIsCheap(t *testing.T) {
+	var k KeepAlive
+	now := time.Now()
+	if n := testing.AllocsPerRun(1000, func() { k.Survived(time.Second, now); k.Reusable(time.Second, false, now) }); n != 0 {
+		t.Errorf("got %v allocations, want 0", n)
+	}
+}
