@@ -354,12 +354,11 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	v.multiplexed = a.transport.multiplexes || negotiatedHTTP2(info.Conn)
 	if v.conn = health.Unwrap(info.Conn); v.conn != nil {
 		v.sent, v.received = v.conn.Sent(), v.conn.Received()
-		if !v.multiplexed {
+		if a.shun(v); !v.multiplexed && !v.shunned {
 			v.conn.AwaitHeader()
 			a.endBodyWith(v.conn)
 		}
 	}
-	a.shun(v)
 	a.view.Store(v)
 	switch {
 	case prev != nil && prev.shunned: // it was us

@@ -20,9 +20,10 @@ const maxShunned = 64
 
 // shun throws away a connection that was idle for longer than the upstream is
 // known to keep one, before anything is sent on it. net/http then fails the round
-// trip, or takes another connection by itself.
+// trip, or takes another connection by itself, with the same reader of the body if
+// it was not read: so that one must not end with this connection.
 func (a *attempt) shun(v *connView) {
-	if !v.reused || v.multiplexed || v.conn == nil || a.member == nil || a.shunned >= maxShunned || a.transport.policy.Off {
+	if !v.reused || v.multiplexed || a.member == nil || a.shunned >= maxShunned || a.transport.policy.Off {
 		return
 	}
 	daring := a.ex.Idempotent() && a.ex.spool == nil
