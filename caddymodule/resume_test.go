@@ -24,7 +24,7 @@ import (
 
 // downloadSize is 64 MiB in the long form.
 func downloadSize() int {
-	if os.Getenv("RESETGUARD_LONG") != "" {
+	if os.Getenv("RESET_GUARD_LONG") != "" {
 		return 64 << 20
 	}
 	return 8 << 20
