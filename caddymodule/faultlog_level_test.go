@@ -71,7 +71,7 @@ func TestSilentOriginIsWarnedOf(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				core, logged := observer.New(zapcore.DebugLevel)
 				log := &faultLog{logger: zap.New(core), burst: diagnose.NewBurst(diagnose.BurstConfig{})}
-				tr := &Transport{inner: silentOrigin{}, policy: failover.DefaultPolicy(), faults: log}
+				tr := &Transport{inner: silentOrigin{}, policy: failover.DefaultPolicy(), faults: log, site: &site{app: &App{registry: newRegistry()}}}
 				ctx, leave := context.WithCancel(context.WithValue(t.Context(), caddyhttp.VarsCtxKey, map[string]any{}))
 				defer leave()
 				time.AfterFunc(waits, leave)
