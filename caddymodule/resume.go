@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/health"
@@ -28,7 +29,8 @@ const minProgress = 16 << 10
 // relay is a response on its way through several attempts. It belongs to the
 // goroutine that reads the response's body.
 type relay struct {
-	first, cur *attempt // cur may have failed
+	first, cur *attempt               // cur may have failed
+	upstream   *reverseproxy.Upstream // of cur, if it resumes; nil is the one at hand
 
 	// Since the last progress: when and after how many bytes the response broke
 	// off, how often it was tried to go on, and where.
@@ -36,6 +38,10 @@ type relay struct {
 	at    int64
 	tries int
 	tried exchange // as far as the choice of an upstream needs one
+
+	// reread is how much of the beginning the current upstream has sent again, if
+	// it is to go on from there.
+	reread int64
 
 	mismatch error // what another upstream has instead; nil if none was seen
 	gaveUp   bool
@@ -150,22 +156,28 @@ func (rl *relay) refusal(f health.Fault, now time.Time) failover.Reason {
 		return failover.ReasonAttempts
 	case rl.tries > 1 && now.Sub(rl.since) >= p.Within:
 		return failover.ReasonDeadline
-	case !rl.permit(now):
+	case a.resumption.Spent(), !rl.permit(now):
 		return failover.ReasonBudget
 	}
 	return ""
 }
 
 // permit asks the retry budget. To ask for what is missing, after something has
-// come, makes no upstream work more than the first request did; everything else
-// may.
+// come, makes no upstream work more than the first request did. To have the
+// beginning sent again does, but is no attempt that came to nothing; everything
+// else is.
 func (rl *relay) permit(now time.Time) bool {
-	if rl.tries == 1 && !rl.first.resumption.Costly() || rl.cur.member == nil {
+	progress := rl.tries == 1
+	if progress && !rl.first.resumption.Costly() || rl.cur.member == nil {
 		return true
 	}
 	s := rl.first.transport.site
-	load := failover.Load{PoolFault: s.shared.health.Down(now)}
-	return s.shared.budget.Take(rl.first.transport.policy.Budget, clientOf(rl.first.out), false, load, now)
+	load := failover.Load{Pressure: s.app.registry.host.State().P, PoolFault: !progress && s.shared.health.Down(now)}
+	ok := s.shared.budget.Take(rl.first.transport.policy.Budget, clientOf(rl.first.out), false, load, now)
+	if !ok {
+		s.app.registry.metrics.refused.Inc()
+	}
+	return ok
 }
 
 // giveUp ends the response. What was said of the last fault is not so.
@@ -182,12 +194,12 @@ func (rl *relay) giveUp(reason failover.Reason, err error) error {
 // try asks one upstream for what is missing after sent bytes. It returns neither
 // if that has another version.
 func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
-	u, member := rl.choose()
+	u, member := rl.next()
 	if err := rl.pause(u != nil && rl.tried.Tried(u.String()) > 0); err != nil {
 		return nil, &health.Fault{Safety: health.Never}
 	}
-	a := rl.begin(u, member, sent)
-	rl.cur = a
+	a, before := rl.begin(u, member, sent), rl.reread
+	rl.cur, rl.upstream, rl.reread = a, u, 0
 	res, err := a.send()
 	if err != nil {
 		return nil, rl.failed(err)
@@ -209,6 +221,7 @@ func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 		return &resumedBody{Reader: rest, Closer: res.Body}, nil
 	}
 	_ = res.Body.Close()
+	rl.noteReread(before, time.Now())
 	if mismatch := (*failover.MismatchError)(nil); errors.As(err, &mismatch) {
 		rl.mismatch = fmt.Errorf("%s cannot go on: %w", a.upstream, mismatch)
 		a.stop(nil)
@@ -217,6 +230,22 @@ func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 		return nil, nil
 	}
 	return nil, rl.failed(err)
+}
+
+// noteReread takes what was sent again of the beginning for progress, too.
+func (rl *relay) noteReread(before int64, now time.Time) {
+	if n := rl.first.resumption.Reread(); n-before >= minProgress {
+		rl.since, rl.tries, rl.tried, rl.reread = now, 0, exchange{}, n
+	}
+}
+
+// next is the upstream to ask: the same one, if it can go on where it broke off.
+func (rl *relay) next() (*reverseproxy.Upstream, *health.Member) {
+	if rl.reread > 0 {
+		return rl.upstream, rl.cur.member
+	}
+	rl.first.resumption.StartOver()
+	return rl.choose()
 }
 
 func (rl *relay) failed(err error) *health.Fault {

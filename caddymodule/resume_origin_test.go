@@ -146,6 +146,11 @@ func everyAnswer(from, to int, ways ...int) func(int64) (int, int) {
 	}
 }
 
+// rotated begins ways with the i-th, so that few answers show all of them.
+func rotated(i int, ways ...int) []int {
+	return append(ways[i%len(ways):len(ways):len(ways)], ways[:i%len(ways)]...)
+}
+
 // addrs are the addresses of origins, for a directive.
 func addrs(origins []*cutter) string {
 	var all []string

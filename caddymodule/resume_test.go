@@ -69,7 +69,7 @@ func TestDownloadsAreFinished(t *testing.T) {
 				for i := range 3 {
 					origins = append(origins, (&cutter{
 						name: fmt.Sprint(i), content: want, etag: `"v1"`, h2: h2,
-						cut: everyAnswer(1<<20, 4<<20, cutReset, cutClose, cutStall),
+						cut: everyAnswer(1<<20, 4<<20, rotated(i, cutReset, cutClose, cutStall)...),
 					}).start(t))
 				}
 				to, transport := addrs(origins), ""
@@ -104,30 +104,41 @@ func resumedLines(t *testing.T, s *server) {
 	}
 }
 
-// TestVerifiedDownloadsAreFinished has no validator. Each origin breaks off every
-// second answer, anywhere: one that always did could never be got over.
+// TestVerifiedDownloadsAreFinished has no validator: every origin breaks off every
+// answer, also those by which what the client has is compared. One that has no
+// ranges, or no length, could never be got over if it always did: it answers every
+// second request in full.
 func TestVerifiedDownloadsAreFinished(t *testing.T) {
-	want := faultinject.Bytes(downloadSize() / 2)
-	for _, chunked := range []bool{false, true} {
-		t.Run(fmt.Sprintf("chunked=%v", chunked), func(t *testing.T) {
-			var origins []*cutter
-			for i := range 3 {
-				anywhere := everyAnswer(256<<10, len(want)-1, cutReset, cutClose)
-				origins = append(origins, (&cutter{name: fmt.Sprint(i), content: want, chunked: chunked, cut: func(n int64) (int, int) {
-					if n%2 == 0 {
-						return -1, 0
-					}
-					return anywhere(n)
-				}}).start(t))
-			}
-			site := serve(t, "reset_guard "+addrs(origins)+fmt.Sprintf(resumeOptions, "resume verify", ""))
-			client := newClient(t)
-			for i := range 6 {
-				if _, got, err := get(t, client, site.url("/")); err != nil || !bytes.Equal(got, want) {
-					t.Fatalf("download %d: got %d of %d bytes and %v", i, len(got), len(want), err)
+	want := faultinject.Bytes(downloadSize())
+	always := everyAnswer(1<<20, 4<<20, cutReset, cutClose, cutStall)
+	now := func(n int64) (int, int) {
+		if n%2 == 0 {
+			return -1, 0
+		}
+		return always(n)
+	}
+	for _, tc := range []struct {
+		name string
+		like *cutter
+	}{
+		{"ranges", &cutter{cut: always}},
+		{"no ranges", &cutter{cut: now, noRanges: true}},
+		{"chunked", &cutter{cut: now, chunked: true}},
+	} {
+		for _, c := range secureClients {
+			t.Run(tc.name+" "+c.name, func(t *testing.T) {
+				var origins []*cutter
+				for i := range 3 {
+					o := fresh(tc.like)
+					o.name, o.content, o.cut, o.chunked = fmt.Sprint(i), want, tc.like.cut, tc.like.chunked
+					origins = append(origins, o.start(t))
 				}
-			}
-		})
+				site := serveSecure(t, "reset_guard "+addrs(origins)+fmt.Sprintf(resumeOptions, "resume verify", ""))
+				if _, got, err := get(t, c.start(t, site), site.url("/")); err != nil || !bytes.Equal(got, want) {
+					t.Fatalf("got %d of %d bytes and %v; %v", len(got), len(want), err, site.faults(t))
+				}
+			})
+		}
 	}
 }
 

@@ -137,7 +137,7 @@ func (r *Resumption) Costly() bool { return !r.byRange() }
 // only, and keeps none of them.
 func (r *Resumption) Passed(p []byte) {
 	if r.prefix != nil {
-		r.prefix.add(p)
+		r.prefix.sent.add(p)
 	}
 }
 
@@ -148,23 +148,47 @@ var conditions = [...]string{"If-Match", "If-None-Match", "If-Modified-Since", "
 // Ask changes the header of a copy of the request so that it asks for what is
 // missing after the first sent bytes of the response's body.
 func (r *Resumption) Ask(h http.Header, sent int64) {
+	from := sent
 	if !r.byRange() {
-		return // the same again
+		if from = r.Reread(); from == 0 {
+			return // the same again
+		}
 	}
 	for _, name := range conditions {
 		h.Del(name)
 	}
 	if r.status == http.StatusOK {
-		h.Set("Range", fmt.Sprintf("bytes=%d-", sent))
+		h.Set("Range", fmt.Sprintf("bytes=%d-", from))
 	} else {
-		h.Set("Range", fmt.Sprintf("bytes=%d-%d", r.first+sent, r.last))
+		h.Set("Range", fmt.Sprintf("bytes=%d-%d", r.first+from, r.last))
 	}
-	if r.etag != "" {
+	switch {
+	case r.etag != "":
 		h.Set("If-Range", r.etag)
-	} else {
+	case r.modified != "":
 		h.Set("If-Range", r.modified)
 	}
 }
+
+// Reread is how many bytes of the beginning an origin has sent again before it
+// broke off: it can go on from there, and nobody else can.
+func (r *Resumption) Reread() int64 {
+	if r.prefix == nil || r.prefix.again == nil || r.byRange() || r.length < 0 {
+		return 0
+	}
+	return r.prefix.again.n
+}
+
+// StartOver forgets what was read again. It must be called before another origin
+// is asked.
+func (r *Resumption) StartOver() {
+	if r.prefix != nil {
+		r.prefix.again = nil
+	}
+}
+
+// Spent tells that so much was sent again that no more is to be.
+func (r *Resumption) Spent() bool { return r.prefix != nil && r.prefix.spent() }
 
 // MismatchError tells why an origin's answer does not continue a response: it
 // has something else.
@@ -179,18 +203,29 @@ func (e *MismatchError) Error() string { return "the other answer's " + e.Check 
 // either case.
 func (r *Resumption) Accept(res *http.Response, sent int64) (io.Reader, error) {
 	if r.byRange() && !(r.prefix != nil && res.StatusCode == r.status && r.status == http.StatusOK) {
-		if err := r.checkPart(res, sent, partChecks[:]); err != nil {
+		if err := r.checkPart(res, sent, partChecks); err != nil {
 			return nil, err
 		}
 		return r.rest(res.Body, sent), nil
 	}
-	if err := r.prefix.checkAgain(res); err != nil {
+	if err := r.checkBeginning(res); err != nil {
 		return nil, err
 	}
 	if err := r.prefix.compare(res.Body, sent); err != nil {
 		return nil, err
 	}
 	return r.rest(res.Body, sent), nil
+}
+
+// checkBeginning looks at an answer that begins before what is missing: with the
+// first byte, or where the one before it broke off.
+func (r *Resumption) checkBeginning(res *http.Response) error {
+	from := r.Reread()
+	if from > 0 && res.StatusCode == http.StatusPartialContent {
+		return r.checkPart(res, from, rereadChecks)
+	}
+	r.StartOver() // it knows no ranges
+	return r.prefix.checkAgain(res, againChecks[:])
 }
 
 // rest reads what is missing, no byte more, and takes an end before that for

@@ -68,6 +68,7 @@ type world struct {
 	r      Resumption
 	header http.Header
 	tries  int
+	cur    version // that was asked last
 }
 
 func (w *world) Passed(p []byte) { w.r.Passed(p) }
@@ -75,9 +76,13 @@ func (w *world) Passed(p []byte) { w.r.Passed(p) }
 // Resume implements Resumer.
 func (w *world) Resume(sent int64, err error) (io.ReadCloser, error) {
 	for ; w.tries > 0; w.tries-- {
+		if w.r.Reread() == 0 || !rapid.Bool().Draw(w.T, "stay") {
+			w.r.StartOver()
+			w.cur = anyVersion(w.T)
+		}
 		h := w.header.Clone()
 		w.r.Ask(h, sent)
-		res := anyVersion(w.T).answer(h)
+		res := w.cur.answer(h)
 		if rapid.Bool().Draw(w.T, "cut") {
 			cutAfter(res, rapid.Int64Range(0, 300).Draw(w.T, "after"))
 		}
@@ -212,6 +217,60 @@ func TestVerifyReadsNoMoreThanItMust(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRereadInParts: every answer breaks off long before the point that the client
+// has come to, and each byte is read again all the same.
+func TestRereadInParts(t *testing.T) {
+	v := version{size: 1 << 20}
+	for _, rng := range []string{"", "bytes=1000-900999"} {
+		h := make(http.Header)
+		if rng != "" {
+			h.Set("Range", rng)
+		}
+		var r Resumption
+		first := v.answer(h)
+		if !r.Begin(ResumeVerify, &http.Request{Header: h}, first, resumeNow) {
+			t.Fatal("cannot be resumed")
+		}
+		want, _ := io.ReadAll(first.Body)
+		const sent = 750_000
+		r.Passed(want[:sent])
+		for asked := 1; ; asked++ {
+			ask := h.Clone()
+			r.Ask(ask, sent)
+			rest, err := r.Accept(cutAfter(v.answer(ask), 100_000), sent)
+			if err == nil {
+				got, err := io.ReadAll(rest)
+				if !errors.Is(err, errCut) || !bytes.HasPrefix(want[sent:], got) || asked != 8 {
+					t.Errorf("%q: got %d bytes and %v after asking %d times, want a part of the rest after 8", rng, len(got), err, asked)
+				}
+				break
+			}
+			if r.Reread() != int64(asked)*100_000 {
+				t.Fatalf("%q: got %v with %d bytes read again after asking %d times", rng, err, r.Reread(), asked)
+			}
+		}
+		if r.Reread() != 0 || r.Spent() {
+			t.Errorf("%q: got %d bytes read again, spent %v, want a fresh start", rng, r.Reread(), r.Spent())
+		}
+	}
+}
+
+// TestRereadEnds: an origin that breaks off all the time is not asked for ever.
+func TestRereadEnds(t *testing.T) {
+	v := version{size: 2000}
+	var r Resumption
+	res := v.answer(nil)
+	r.Begin(ResumeVerify, getRequest(), res, resumeNow)
+	r.Passed(v.bytes()[:1000])
+	for n := 0; !r.Spent(); n++ {
+		if n > maxReread*firstMark/999+1 {
+			t.Fatal("no end is seen")
+		}
+		r.StartOver()
+		_, _ = r.Accept(cutAfter(v.answer(nil), 999), 1000)
 	}
 }
 

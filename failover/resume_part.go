@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -26,19 +27,38 @@ type partCheck struct {
 	is   func(p *part) (wrong string)
 }
 
-// partChecks are all that has to be right. Each of them alone keeps two versions
-// apart in some case, which a test proves.
-var partChecks = [...]partCheck{
-	{"status", func(p *part) string { return differs(p.res.StatusCode, http.StatusPartialContent) }},
-	{"content type", func(p *part) string { return p.mediaTypeDiffers() }},
+// placeChecks are about which bytes they are.
+var placeChecks = []partCheck{
 	{"Content-Range", func(p *part) string { return differs(p.ok, true) }},
 	{"first byte", func(p *part) string { return differs(p.cr.First, p.first+p.sent) }},
 	{"last byte", func(p *part) string { return differs(p.cr.Last, p.last) }},
 	{"total length", func(p *part) string { return differs(p.cr.Total, p.total) }},
 	{"length", func(p *part) string { return p.lengthDiffers() }},
-	{"validator", func(p *part) string { return p.validatorDiffers() }},
-	{"content coding", func(p *part) string { return differs(coding(p.res.Header), p.coding) }},
-	{"decompression", func(p *part) string { return differs(p.res.Uncompressed, false) }},
+}
+
+// partChecks are all that has to be right for the proof by range, rereadChecks for
+// a part of what the client has already, which is to be hashed. Each check alone
+// keeps two versions apart in some case, which a test proves.
+var (
+	partChecks = slices.Concat([]partCheck{
+		{"status", func(p *part) string { return differs(p.res.StatusCode, http.StatusPartialContent) }},
+		{"content type", func(p *part) string { return p.mediaTypeDiffers() }},
+	}, placeChecks, []partCheck{
+		{"validator", func(p *part) string { return p.validatorDiffers() }},
+		{"content coding", func(p *part) string { return differs(coding(p.res.Header), p.coding) }},
+		{"decompression", func(p *part) string { return differs(p.res.Uncompressed, false) }},
+	})
+	rereadChecks = slices.Concat(placeChecks, []partCheck{
+		{"header", func(p *part) string { return p.headerDiffers() }},
+	})
+)
+
+// headerDiffers compares every field that says what the bytes are.
+func (p *part) headerDiffers() string {
+	if fieldsOf(p.res, partFields[:]...) != p.prefix.partFields {
+		return "is another one"
+	}
+	return ""
 }
 
 // checkPart tells the first of the checks that fails.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -190,11 +191,11 @@ func TestPartChecksAreNeeded(t *testing.T) {
 	} {
 		t.Run(tc.check, func(t *testing.T) {
 			r := begun(t, tc.validator)
-			if err := r.checkPart(goodPart(tc.validator), 100, partChecks[:]); err != nil {
+			if err := r.checkPart(goodPart(tc.validator), 100, partChecks); err != nil {
 				t.Fatalf("the right answer is refused: %v", err)
 			}
 			var mismatch *MismatchError
-			if err := r.checkPart(tc.res, 100, partChecks[:]); !errors.As(err, &mismatch) || mismatch.Check != tc.check {
+			if err := r.checkPart(tc.res, 100, partChecks); !errors.As(err, &mismatch) || mismatch.Check != tc.check {
 				t.Fatalf("all checks: got %v, want a mismatch of %s", err, tc.check)
 			}
 			var others []partCheck
@@ -216,15 +217,115 @@ func TestPartNeedsContentRange(t *testing.T) {
 	r := begun(t, `ETag: "v1"`)
 	for _, wrong := range []string{"Content-Range", "Content-Range: bytes 100-999", "Content-Range: bytes */1000"} {
 		var mismatch *MismatchError
-		err := r.checkPart(goodPart(`ETag: "v1"`, wrong), 100, partChecks[:])
+		err := r.checkPart(goodPart(`ETag: "v1"`, wrong), 100, partChecks)
 		if !errors.As(err, &mismatch) || mismatch.Check != "Content-Range" {
 			t.Errorf("%s: got %v, want a mismatch", wrong, err)
 		}
 	}
 	twice := goodPart(`ETag: "v1"`)
 	twice.Header.Add("Content-Range", "bytes 0-899/1000")
-	if r.checkPart(twice, 100, partChecks[:]) == nil {
+	if r.checkPart(twice, 100, partChecks) == nil {
 		t.Error("two fields were accepted")
+	}
+}
+
+// TestAgainChecksAreNeeded does the same for answers that come as a whole once
+// more. The bytes are the same as far as the client has them.
+func TestAgainChecksAreNeeded(t *testing.T) {
+	had := func() *http.Response {
+		return response(206, 500, "Content-Range: bytes 10-509/1000", "Content-Type: text/plain")
+	}
+	change := func(f func(res *http.Response)) *http.Response {
+		res := had()
+		f(res)
+		return res
+	}
+	field := func(name, value string) *http.Response {
+		return change(func(res *http.Response) { res.Header.Set(name, value) })
+	}
+	rows := map[string][]*http.Response{
+		"status": {change(func(res *http.Response) { res.StatusCode = 200 })},
+		"length": {change(func(res *http.Response) { res.ContentLength = 501 })},
+		"place":  {field("Content-Range", "bytes 11-510/1000"), field("Content-Range", "bytes 10-509/1001"), field("Content-Range", "")},
+		"header": {change(func(res *http.Response) { res.Uncompressed = true })},
+	}
+	for _, name := range sameFields {
+		rows["header"] = append(rows["header"], field(name, "other"))
+	}
+	p := newPrefix(had())
+	if err := p.checkAgain(had(), againChecks[:]); err != nil {
+		t.Fatalf("the right answer is refused: %v", err)
+	}
+	for check, answers := range rows {
+		others := slices.DeleteFunc(slices.Clone(againChecks[:]), func(c againCheck) bool { return c.name == check })
+		for i, res := range answers {
+			var mismatch *MismatchError
+			if err := p.checkAgain(res, againChecks[:]); !errors.As(err, &mismatch) || mismatch.Check != check {
+				t.Errorf("%s %d: got %v, want a mismatch of it", check, i, err)
+			}
+			if err := p.checkAgain(res, others); err != nil {
+				t.Errorf("%s %d: without the check: got %v, want nothing, else this row shows nothing", check, i, err)
+			}
+		}
+	}
+	if len(rows) != len(againChecks) {
+		t.Errorf("got rows for %d checks, want %d", len(rows), len(againChecks))
+	}
+}
+
+// TestRereadChecksAreNeeded does the same for a part of what the client has.
+func TestRereadChecksAreNeeded(t *testing.T) {
+	const from, sent = 40, 100
+	tag := `ETag: W/"v1"`
+	body := bytes.Repeat([]byte("x"), 1000)
+	part := func(others ...string) *http.Response {
+		res := response(206, 960, "Content-Range: bytes 40-999/1000", "Content-Type: text/plain", tag)
+		for _, l := range others {
+			name, value, _ := strings.Cut(l, ": ")
+			if res.Header.Del(name); value != "" {
+				res.Header.Add(name, value)
+			}
+		}
+		return res
+	}
+	longer := part()
+	longer.ContentLength = 961
+	early, late := part("Content-Range: bytes 39-999/1000"), part("Content-Range: bytes 40-998/1000")
+	early.ContentLength, late.ContentLength = 961, 959
+	rows := map[string][]*http.Response{
+		"first byte":   {early},
+		"last byte":    {late},
+		"total length": {part("Content-Range: bytes 40-999/1001"), part("Content-Range: bytes 40-999/*")},
+		"length":       {longer},
+		"header":       {part(`ETag: W/"v2"`), part("ETag"), part("Content-Encoding: gzip"), part("Content-Type: text/css")},
+	}
+	var r Resumption
+	if !r.Begin(ResumeVerify, getRequest(), response(200, 1000, "Content-Type: text/plain", tag), resumeNow) {
+		t.Fatal("cannot be resumed")
+	}
+	r.Passed(body[:sent])
+	whole := response(200, 1000, "Content-Type: text/plain", tag)
+	whole.Body = io.NopCloser(bytes.NewReader(body))
+	if _, err := r.Accept(cutAfter(whole, from), sent); !errors.Is(err, errCut) || r.Reread() != from {
+		t.Fatalf("got %v and %d bytes read again", err, r.Reread())
+	}
+	if err := r.checkPart(part(), from, rereadChecks); err != nil {
+		t.Fatalf("the right answer is refused: %v", err)
+	}
+	for check, answers := range rows {
+		others := slices.DeleteFunc(slices.Clone(rereadChecks), func(c partCheck) bool { return c.name == check })
+		for i, res := range answers {
+			var mismatch *MismatchError
+			if err := r.checkPart(res, from, rereadChecks); !errors.As(err, &mismatch) || mismatch.Check != check {
+				t.Errorf("%s %d: got %v, want a mismatch of it", check, i, err)
+			}
+			if err := r.checkPart(res, from, others); err != nil {
+				t.Errorf("%s %d: without the check: got %v, want nothing, else this row shows nothing", check, i, err)
+			}
+		}
+	}
+	if len(rows)+1 != len(rereadChecks) { // Content-Range itself, as above
+		t.Errorf("got rows for %d checks, want %d", len(rows)+1, len(rereadChecks))
 	}
 }
 
