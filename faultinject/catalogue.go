@@ -101,6 +101,10 @@ var catalogue = [...]entry{
 	{fault: StreamProtocolError, at: afterRequest, how: byRSTStream, in: h2Only, code: http2.ErrCodeProtocol},
 	{fault: StreamCalm, at: afterRequest, how: byRSTStream, in: h2Only, code: http2.ErrCodeEnhanceYourCalm},
 	{fault: StreamResetInBody, at: inBody, how: byRSTStream, in: h2Only, code: http2.ErrCodeInternal},
+	{fault: StreamCancelInBody, at: inBody, how: byRSTStream, in: h2Only, code: http2.ErrCodeCancel},
+	{fault: StreamCalmInBody, at: inBody, how: byRSTStream, in: h2Only, code: http2.ErrCodeEnhanceYourCalm},
+	{fault: GoAwayInBody, at: inBody, how: byGoAway, in: h2Only},
+	{fault: GoAwayCalmInBody, at: inBody, how: byGoAwayCalm, in: h2Only},
 	{fault: H2ConnLost, at: afterRequest, how: byReset, in: h2Only},
 	{fault: TLSExpired, at: inHandshake, how: byCertificate, in: tlsOnly},
 	{fault: TLSWrongName, at: inHandshake, how: byCertificate, in: tlsOnly},
@@ -130,5 +134,5 @@ func (e entry) perConnection() bool { return e.at == onAccept || e.at == inHands
 // unprocessed reports whether the fault tells the client that the request was
 // not processed. Such a request does not count as executed.
 func (e entry) unprocessed() bool {
-	return e.how == byGoAway || e.code == http2.ErrCodeRefusedStream
+	return e.how == byGoAway && e.at == onHeader || e.code == http2.ErrCodeRefusedStream
 }

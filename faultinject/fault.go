@@ -56,6 +56,10 @@ const (
 	StreamProtocolError Fault = "stream_protocol_error" // RST_STREAM PROTOCOL_ERROR instead of an answer
 	StreamCalm          Fault = "stream_calm"           // RST_STREAM ENHANCE_YOUR_CALM instead of an answer
 	StreamResetInBody   Fault = "stream_reset_in_body"  // RST_STREAM INTERNAL_ERROR after a part of the response's body
+	StreamCancelInBody  Fault = "stream_cancel_in_body" // RST_STREAM CANCEL after a part of the response's body
+	StreamCalmInBody    Fault = "stream_calm_in_body"   // RST_STREAM ENHANCE_YOUR_CALM after a part of the response's body
+	GoAwayInBody        Fault = "goaway_in_body"        // GOAWAY NO_ERROR that includes this stream, in the middle of its body, which goes on
+	GoAwayCalmInBody    Fault = "goaway_calm_in_body"   // GOAWAY ENHANCE_YOUR_CALM that includes this stream, after a part of its body, and close
 	H2ConnLost          Fault = "h2_conn_lost"          // TCP reset of the connection with all its streams
 
 	// TLS only.

@@ -38,6 +38,9 @@ func TestH2FaultsOverNetHTTP(t *testing.T) {
 		{StreamInternalError, isStreamError(http2.ErrCodeInternal), 0},
 		{StreamCalm, isStreamError(http2.ErrCodeEnhanceYourCalm), 0},
 		{StreamResetInBody, isStreamError(http2.ErrCodeInternal), 1000},
+		{StreamCancelInBody, isStreamError(http2.ErrCodeCancel), 1000},
+		{StreamCalmInBody, isStreamError(http2.ErrCodeEnhanceYourCalm), 1000},
+		{GoAwayCalmInBody, saying("ErrCode=ENHANCE_YOUR_CALM"), 1000},
 		{H2ConnLost, isReset, 0},
 		{GoAwayCalm, saying("ErrCode=ENHANCE_YOUR_CALM"), 0},
 		{GoAway, saying("graceful shutdown GOAWAY"), 0},
@@ -73,6 +76,22 @@ func TestH2FaultsOverNetHTTP(t *testing.T) {
 					t.Errorf("body: got %d bytes, want the first %d", len(got), row.body)
 				}
 			})
+		}
+	}
+}
+
+// TestGoAwayInBody: what was begun is finished, and counts as executed.
+func TestGoAwayInBody(t *testing.T) {
+	for _, p := range []Protocol{H2, H2C} {
+		o := start(t, Config{Protocol: p, Fault: GoAwayInBody})
+		c := client(t, o)
+		for range 2 {
+			if _, got, err := do(c, "GET", o.URL()+"/bytes/2000", nil); err != nil || !bytes.Equal(got, Bytes(2000)) {
+				t.Errorf("%s: got %d bytes and %v", p, len(got), err)
+			}
+		}
+		if o.Accepted() != 2 {
+			t.Errorf("%s: got %d connections, want one for each request", p, o.Accepted())
 		}
 	}
 }

@@ -200,7 +200,7 @@ func (c *h2Conn) handleHeaders(f *http2.MetaHeadersFrame) {
 	}
 	e := s.fault
 	switch {
-	case e.how == byGoAway || e.how == byGoAwayCalm:
+	case e.at == onHeader && (e.how == byGoAway || e.how == byGoAwayCalm):
 		c.endByGoAway(s)
 	case e.at == onHeader && e.how == byRSTStream:
 		c.resetStream(s.id, e.code)

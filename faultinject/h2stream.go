@@ -104,13 +104,33 @@ func (c *h2Conn) serveStream(s *h2Stream) {
 	case inHeaders:
 		c.sendHalfHeader(s, a)
 	case inBody:
-		if c.sendHeader(s, a, false) && c.sendBody(s, a.body[:a.cut(c.o.cfg.After)], false) {
-			c.interrupt(s)
-		}
+		c.sendPart(s, a)
 	default:
 		if empty := len(a.body) == 0; c.sendHeader(s, a, empty) && !empty {
 			c.sendBody(s, a.body, true)
 		}
+	}
+}
+
+// sendPart sends a part of the answer. Only after a graceful GOAWAY comes the rest.
+func (c *h2Conn) sendPart(s *h2Stream, a answer) {
+	part := a.cut(c.o.cfg.After)
+	if !c.sendHeader(s, a, false) || !c.sendBody(s, a.body[:part], false) {
+		return
+	}
+	switch s.fault.how {
+	case byGoAway:
+		c.goAway(http2.ErrCodeNo, "")
+		if rest := a.body[part:]; len(rest) == 0 {
+			c.sendData(s.id, nil, true)
+		} else {
+			c.sendBody(s, rest, true)
+		}
+	case byGoAwayCalm:
+		c.goAway(http2.ErrCodeEnhanceYourCalm, "injected fault")
+		c.w.finish()
+	default:
+		c.interrupt(s)
 	}
 }
 
