@@ -78,6 +78,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, verdict diagnose
 // drain reads on what an HTTP/1 client is still sending, within limits. (HTTP/2
 // and HTTP/3 stop an upload without losing the answer.)
 func drain(ex *exchange, w http.ResponseWriter, r *http.Request) {
+	ex.drained = true
 	rc := http.NewResponseController(w)
 	if rc.SetReadDeadline(time.Now().Add(drainTime)) != nil {
 		return // without a time limit there is no reading on

@@ -23,6 +23,7 @@ type clientBody struct {
 	ended   atomic.Bool // there is nothing more to be read
 	whole   atomic.Bool // all of it was read
 	spent   atomic.Bool // what is left is for nobody
+	taken   atomic.Int64
 }
 
 var errBodySpent = errors.New("the request's body was read before and cannot be sent again")
@@ -34,6 +35,7 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	}
 	b.touched.Store(true)
 	n, err := b.ReadCloser.Read(p)
+	b.taken.Add(int64(n))
 	if err == io.EOF {
 		b.whole.Store(true)
 	}

@@ -103,6 +103,9 @@ type exchange struct {
 	// client were gone, so that no upstream is blamed, and that the handler
 	// is to answer instead.
 	takenBack bool
+	// early tells that an answer's header came while the client was uploading,
+	// drained that what came after was read.
+	early, drained bool
 	// writer is what the handler passes on.
 	writer statusWriter
 	// passing tells that the body is longer than what is kept.

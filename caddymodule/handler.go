@@ -106,6 +106,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	err := h.conclude(ex, &ex.writer, r, next.ServeHTTP(&ex.writer, r))
 	returned = err == nil
+	if returned {
+		ex.listenOn(w, r)
+	}
 	return err
 }
 
@@ -200,6 +203,7 @@ func (w *statusWriter) WriteHeader(status int) {
 	if status == statusClientClosedRequest && w.ex.takenBack {
 		return
 	}
+	w.ex.beforeHeader(w, status)
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Answers of upstreams that come while an HTTP/1 client is still uploading.
+
+package caddymodule
+
+import "net/http"
+
+// readByServer is how much of an upload net/http reads by itself before it sends
+// an answer, so that the connection can be kept (maxPostHandlerReadBytes).
+const readByServer = 256 << 10
+
+// uploadsOn tells that so much of the upload is still to come that net/http would
+// close the connection. A client that reads only when it has sent everything gets
+// a reset then instead of the answer. (HTTP/2 and HTTP/3 stop an upload without
+// losing the answer.)
+func (ex *exchange) uploadsOn() bool {
+	r := ex.request
+	if r == nil || r.ProtoMajor != 1 || ex.upgraded || ex.body.ended.Load() || awaitsContinue(ex, r) {
+		return false
+	}
+	return r.ContentLength < 0 || r.ContentLength-ex.body.taken.Load() > readByServer
+}
+
+// beforeHeader is called before the header of an answer is sent. Of an upload
+// whose length is unknown net/http would first read a part, however long that
+// takes.
+func (ex *exchange) beforeHeader(w http.ResponseWriter, status int) {
+	if status < http.StatusOK || !ex.uploadsOn() {
+		return
+	}
+	ex.early = true
+	if ex.request.ContentLength < 0 {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		ex.endConnection(w)
+	}
+}
+
+// listenOn reads on after an early answer, within limits, if the client has all of
+// that: the end of an answer without a length is sent only after the handler.
+func (ex *exchange) listenOn(w http.ResponseWriter, r *http.Request) {
+	if !ex.early || ex.drained || !ex.uploadsOn() || w.Header().Get("Content-Length") == "" {
+		return
+	}
+	_ = http.NewResponseController(w).Flush()
+	drain(ex, w, r)
+}

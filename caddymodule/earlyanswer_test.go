@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Answers that come while the client uploads arrive, and streams are reset only
+// where an answer cannot be finished.
+
+package caddymodule_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/resetguard/caddy-resetguard/faultinject"
+)
+
+// hasty answers before it has read the body, and reads on.
+func hasty(c net.Conn) {
+	if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+		return
+	}
+	_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 8\r\n\r\ntoo much")
+	_, _ = io.Copy(io.Discard, c)
+}
+
+// upload sends size bytes over 0.7 s, longer than net/http listens after an answer, looks for an answer only then, and
+// returns it.
+func upload(s *server, size int, chunked bool) (*http.Response, error) {
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * patience))
+	framing := fmt.Sprintf("Content-Length: %d", size)
+	if chunked {
+		framing = "Transfer-Encoding: chunked"
+	}
+	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\n%s\r\n\r\n", s.addr, framing)
+	const parts = 28
+	pace := time.NewTicker(25 * time.Millisecond) // an upload that takes its time is what is tested
+	defer pace.Stop()
+	part := make([]byte, size/parts)
+	for range parts {
+		if chunked {
+			fmt.Fprintf(c, "%x\r\n", len(part))
+		}
+		if _, err := c.Write(part); err != nil {
+			return nil, fmt.Errorf("uploading: %w", err) // as many clients tell it, instead of the answer
+		}
+		if chunked {
+			_, _ = io.WriteString(c, "\r\n")
+		}
+		<-pace.C
+	}
+	if chunked {
+		_, _ = io.WriteString(c, "0\r\n\r\n")
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if text, err := io.ReadAll(res.Body); err != nil || string(text) != "too much" {
+		return nil, fmt.Errorf("got the body %q and %w", text, err)
+	}
+	return res, nil
+}
+
+func TestEarlyAnswersArrive(t *testing.T) {
+	directives := []string{guarded}
+	if os.Getenv("RESET_GUARD_LONG") != "" {
+		directives = append(directives, stock) // for comparison
+	}
+	for _, directive := range directives {
+		for _, size := range []int{100 << 10, 8 << 20} {
+			for _, chunked := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s %d chunked=%v", directive, size, chunked), func(t *testing.T) {
+					s := serve(t, directive+" "+tcpOrigin(t, hasty))
+					res, err := upload(s, size, chunked)
+					if directive == stock {
+						t.Logf("through %s: %v", stock, err)
+						return
+					}
+					if err != nil || res.StatusCode != http.StatusRequestEntityTooLarge {
+						t.Fatalf("got %v, want the answer", err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestEarlyAnswersKeepStreams: over HTTP/2 and HTTP/3 an early answer is whole,
+// too.
+func TestEarlyAnswersKeepStreams(t *testing.T) {
+	site := serveSecure(t, guarded+" "+tcpOrigin(t, hasty))
+	for _, c := range secureClients {
+		body := io.LimitReader(zeros{}, 8<<20)
+		res, err := c.start(t, site).Do(newRequest(t, http.MethodPost, site.url("/"), body))
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		text, err := io.ReadAll(res.Body)
+		if res.Body.Close(); err != nil || string(text) != "too much" {
+			t.Errorf("%s: got %q and %v", c.name, text, err)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestStreamsAreResetAsALastResort: an answer that cannot be finished ends with
+// RST_STREAM INTERNAL_ERROR and a line that says so; one that can, does not.
+func TestStreamsAreResetAsALastResort(t *testing.T) {
+	const size = 1 << 20
+	want := faultinject.Bytes(size)
+	for name, tag := range map[string]string{"finished": `"v1"`, "broken": ""} {
+		t.Run(name, func(t *testing.T) {
+			a := (&cutter{content: want, etag: tag, cut: everyAnswer(300<<10, 300<<10, cutReset)}).start(t)
+			b := (&cutter{content: want, etag: tag}).start(t)
+			site := serveSecure(t, guarded+" "+join(a.addr, b.addr)+" {\nlb_policy first\n}")
+			_, got, err := get(t, secureClients[1].start(t, site), site.url("/"))
+			outcome := "answered"
+			if tag == "" {
+				outcome = "aborted"
+				var reset http2.StreamError
+				if !errors.As(err, &reset) || reset.Code != http2.ErrCodeInternal || !bytes.HasPrefix(want, got) {
+					t.Errorf("got %d bytes and %v, want a reset stream", len(got), err)
+				}
+			} else if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("got %d bytes and %v", len(got), err)
+			}
+			eventually(t, "a line in the log", func() bool { return len(site.faults(t)) == 1 })
+			expect(t, "outcome", site.faults(t)[0].text("outcome"), outcome)
+		})
+	}
+}
