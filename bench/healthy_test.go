@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +56,7 @@ func proxies(b *testing.B, directives ...string) []string {
 	return addrs
 }
 
-func freeAddr(b *testing.B) string {
+func freeAddr(b testing.TB) string {
 	b.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -165,9 +164,4 @@ func ratio(b *testing.B, first, second string) {
 	b.ReportMetric((float64(allocs[1])-float64(allocs[0]))/n, "more-allocs/req")
 	b.ReportMetric((float64(bytes[1])-float64(bytes[0]))/n, "more-B/req")
 	b.ReportMetric(float64(allocs[0])/n, "allocs/req")
-}
-
-func median(d []time.Duration) time.Duration {
-	slices.Sort(d)
-	return d[len(d)/2]
 }

@@ -6,8 +6,8 @@ package caddymodule
 
 import (
 	"io"
-	"sync"
 	"reflect"
+	"sync"
 
 	"github.com/resetguard/caddy-resetguard/failover"
 )

@@ -6,6 +6,7 @@ package failover
 
 import (
 	"io"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -83,7 +84,7 @@ func (b *Body) Hold(limit, length, ready int64, patience time.Duration) error {
 		h.read(b.src) // gives all of that at once; a second read might wait
 	}
 	if h.err == nil && (length < 0 || int64(h.w) < length) && h.w < h.limit {
-		h.wait(b.src, patience)
+		h.wait(b.src, patience, length < 0)
 	}
 	return h.broken()
 }
@@ -257,10 +258,18 @@ func (h *hold) broken() error {
 	return h.err
 }
 
-// wait fills the buffer from another goroutine, for patience at the most.
-func (h *hold) wait(src io.Reader, patience time.Duration) {
+// wait fills the buffer from another goroutine, for patience at the most. A body
+// without a length may be a long poll, or a stream of events under another name,
+// of which each part is waited for: such a one is held only as long as it comes
+// without a pause.
+func (h *hold) wait(src io.Reader, patience time.Duration, endless bool) {
 	h.running = true
 	go h.fill(src)
+	if endless {
+		h.waitForPause(patience)
+		h.letGo()
+		return
+	}
 	if h.timer == nil {
 		h.timer = time.NewTimer(patience)
 	} else {
@@ -270,13 +279,48 @@ func (h *hold) wait(src io.Reader, patience time.Duration) {
 	case <-h.done:
 		h.timer.Stop()
 	case <-h.timer.C:
+		h.letGo()
+	}
+}
+
+// letGo makes the goroutine stop after the read that is under way.
+func (h *hold) letGo() {
+	h.mu.Lock()
+	h.released = true
+	running := h.running
+	h.mu.Unlock()
+	if !running {
+		<-h.done
+	}
+}
+
+// A pause is so long, and at the most so many looks: enough for what was sent
+// together, and for the end of a connection that was sent with it. It is waited
+// for by letting others run, as no timer goes off in less than a millisecond.
+const (
+	pauseFor   = 100 * time.Microsecond
+	pauseLooks = 500
+)
+
+// waitForPause returns when the body has paused, has ended, or patience is over.
+func (h *hold) waitForPause(patience time.Duration) {
+	began := time.Now()
+	last, seen := began, -1
+	for looks := 0; looks < pauseLooks; looks++ {
 		h.mu.Lock()
-		h.released = true
-		running := h.running
+		w, running := h.w, h.running
 		h.mu.Unlock()
 		if !running {
-			<-h.done
+			return
 		}
+		now := time.Now()
+		if w != seen {
+			last, seen, looks = now, w, 0
+		}
+		if now.Sub(last) >= pauseFor || now.Sub(began) >= patience {
+			return
+		}
+		runtime.Gosched()
 	}
 }
 

@@ -287,17 +287,21 @@ func TestHoldBrokenAfter(t *testing.T) {
 // The patience is exact, and what comes after it is read on. The limit is above
 // those of the pools: what is made in a bubble must not leave it.
 func TestHoldPatience(t *testing.T) {
+	const long = failover.DefaultHoldBytes + 2
 	for _, tc := range []struct {
-		name  string
-		after time.Duration // when the second part comes
-		err   error
-		held  time.Duration
-		want  error
+		name   string
+		length int64
+		after  time.Duration // when the second part comes
+		err    error
+		held   time.Duration
+		want   error
 	}{
-		{"in time", 10 * time.Millisecond, io.EOF, 10 * time.Millisecond, nil},
-		{"too late", 60 * time.Millisecond, io.EOF, 25 * time.Millisecond, nil},
-		{"broken in time", 10 * time.Millisecond, errBroken, 10 * time.Millisecond, errBroken},
-		{"broken too late", 60 * time.Millisecond, errBroken, 25 * time.Millisecond, nil},
+		{"in time", long, 10 * time.Millisecond, io.EOF, 10 * time.Millisecond, nil},
+		{"too late", long, 60 * time.Millisecond, io.EOF, 25 * time.Millisecond, nil},
+		{"broken in time", long, 10 * time.Millisecond, errBroken, 10 * time.Millisecond, errBroken},
+		{"broken too late", long, 60 * time.Millisecond, errBroken, 25 * time.Millisecond, nil},
+		{"no length, a pause", -1, time.Millisecond, io.EOF, 0, nil},
+		{"no length, broken after a pause", -1, time.Millisecond, errBroken, 0, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -307,7 +311,7 @@ func TestHoldPatience(t *testing.T) {
 				var b failover.Body
 				b.Watch(src, &told)
 				began := time.Now()
-				err := b.Hold(failover.DefaultHoldBytes+1, -1, 0, 25*time.Millisecond)
+				err := b.Hold(failover.DefaultHoldBytes+1, tc.length, 0, 25*time.Millisecond)
 				if took := time.Since(began); err != tc.want || took != tc.held {
 					t.Errorf("got %v after %v, want %v after %v", err, took, tc.want, tc.held)
 				}

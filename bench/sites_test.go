@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// One Caddy with a site for each proxy, before the same origin.
+
+package bench
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// directives are compared: stock first.
+var directives = [2]string{"reverse_proxy", "reset_guard"}
+
+// long tells that the figures are wanted, and not only whether all still runs.
+func long() bool { return os.Getenv("RESET_GUARD_LONG") != "" }
+
+// sites runs a Caddy that speaks HTTP/1.1 and HTTP/2 without TLS, with one site for
+// each proxy before upstream, and returns their addresses.
+func sites(tb testing.TB, upstream, options string) (addrs [2]string) {
+	tb.Helper()
+	config := "{\n\tadmin off\n\tpersist_config off\n\tgrace_period 1s\n\tlog {\n\t\toutput discard\n\t}\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n}\n"
+	for i, d := range directives {
+		addrs[i] = freeAddr(tb)
+		config += fmt.Sprintf("http://%s {\n\t%s %s {\n%s\n}\n}\n", addrs[i], d, upstream, options)
+	}
+	json, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := caddy.Load(json, true); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = caddy.Stop() })
+	return addrs
+}
