@@ -22,8 +22,8 @@ const clientTimeout = 2 * time.Second
 // so are error pages.
 const maxReply = 1 << 20
 
-// wanted is the body of each right answer. It is never written to.
-var wanted = faultinject.Bytes(answerSize)
+// wanted is what the body of each right answer begins with. It is never written to.
+var wanted = faultinject.Bytes(largeSize)
 
 // client sends each request on a connection of its own. On one that is reused,
 // net/http would send some requests again by itself, and would hide the very
@@ -47,7 +47,7 @@ func (c *client) send(ctx context.Context, base, id string, q request) sample {
 }
 
 func (c *client) receive(ctx context.Context, base, id string, q request) reply {
-	req, err := http.NewRequestWithContext(ctx, q.method, fmt.Sprintf("%s/bytes/%d", base, answerSize), nil)
+	req, err := http.NewRequestWithContext(ctx, q.method, fmt.Sprintf("%s/bytes/%d", base, q.size), nil)
 	if err != nil {
 		return reply{err: err}
 	}

@@ -77,11 +77,12 @@ type lab struct {
 // openLab starts all. Only one can be open in a process, because Caddy runs
 // one configuration in a process.
 func openLab(fault faultinject.Fault, probability float64, seed uint64) (*lab, error) {
-	l := new(lab)
+	l, c := new(lab), circumstancesOf(fault)
+	const tag = `"1"` // as origins of files have
 	configs := []faultinject.Config{
-		{Name: "faulty", Fault: fault, Probability: probability, Seed: seed},
-		{Name: "healthy-1"},
-		{Name: "healthy-2"},
+		{Name: "faulty", Fault: c.fault, After: c.after, Probability: probability, Seed: seed, ETag: tag},
+		{Name: "healthy-1", ETag: tag},
+		{Name: "healthy-2", ETag: tag},
 	}
 	for _, cfg := range configs {
 		o, err := faultinject.Start(cfg)

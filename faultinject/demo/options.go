@@ -39,6 +39,31 @@ type options struct {
 	limit       time.Duration
 }
 
+// The demo's own rows: a fault of the origin under other circumstances.
+const (
+	// An answer to a GET that breaks off after much of it has reached the client.
+	resetInLargeBody faultinject.Fault = "reset_in_large_body"
+	closeInLargeBody faultinject.Fault = "close_in_large_body"
+)
+
+// circumstances are those of a row: what the origin does, and how large its
+// answers to GETs are.
+type circumstances struct {
+	fault faultinject.Fault
+	size  int
+	after int64
+}
+
+func circumstancesOf(f faultinject.Fault) circumstances {
+	switch f {
+	case resetInLargeBody:
+		return circumstances{faultinject.ResetInBody, largeSize, largeSize / 2}
+	case closeInLargeBody:
+		return circumstances{faultinject.CloseInBody, largeSize, largeSize / 2}
+	}
+	return circumstances{f, answerSize, 0}
+}
+
 // defaultFaults are those that clients meet most, and one for each moment at
 // which an origin can fail.
 func defaultFaults(probability float64) []faultinject.Fault {
@@ -50,10 +75,13 @@ func defaultFaults(probability float64) []faultinject.Fault {
 		faultinject.CloseAfterRequest,
 		faultinject.ResetInHeaders,
 		faultinject.ResetInBody,
+		resetInLargeBody,
+		closeInLargeBody,
 		faultinject.Garbage,
 		faultinject.BadHeader,
 		faultinject.StallBeforeHeaders,
 		faultinject.ResetReused,
+		faultinject.CloseReused,
 		faultinject.Status503,
 	}
 	if probability < 1 { // an origin refuses all connections, or none
@@ -87,7 +115,7 @@ func (o options) validate() error {
 		return fmt.Errorf("--probability %v is no share of the requests: use more than 0, and 1 at the most", o.probability)
 	}
 	for _, f := range o.faults {
-		if err := tryFault(f, o.probability); err != nil {
+		if err := tryFault(circumstancesOf(f).fault, o.probability); err != nil {
 			return fmt.Errorf("--faults: %w; the demo's origins speak HTTP/1.1 without TLS, and have no other options than --probability", err)
 		}
 	}

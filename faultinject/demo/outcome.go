@@ -52,11 +52,11 @@ func (r reply) answers(q request) bool {
 	if q.sum != "" && r.header.Get("X-Body-Sha256") != q.sum {
 		return false // the origin has received something else than was sent
 	}
-	if r.header.Get("X-Method") != q.method || r.header.Get("Content-Length") != strconv.Itoa(answerSize) {
+	if r.header.Get("X-Method") != q.method || r.header.Get("Content-Length") != strconv.Itoa(q.size) {
 		return false
 	}
 	if q.method == http.MethodHead {
 		return len(r.body) == 0
 	}
-	return bytes.Equal(r.body, wanted)
+	return bytes.Equal(r.body, wanted[:q.size])
 }

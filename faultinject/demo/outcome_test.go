@@ -19,7 +19,8 @@ import (
 )
 
 func TestJudge(t *testing.T) {
-	get, head := request{method: "GET"}, request{method: "HEAD"}
+	wanted := wanted[:answerSize]
+	get, head := request{method: "GET", size: answerSize}, request{method: "HEAD", size: answerSize}
 	put := withBody(request{method: "PUT"}, 100)
 	header := func(method, sum string) http.Header {
 		return http.Header{

@@ -56,7 +56,7 @@ func runFault(ctx context.Context, f faultinject.Fault, opts options, until time
 	e := &experiment{
 		lab:      l,
 		client:   newClient(),
-		requests: traffic(opts.seed, opts.requests),
+		requests: traffic(opts.seed, opts.requests, circumstancesOf(f).size),
 		samples:  make([][ways]sample, opts.requests),
 	}
 	sent := e.send(ctx, until, p)

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	putSize    = 64 << 10 // bytes of a PUT's body
-	postSize   = 1 << 10  // bytes of a POST's body
-	answerSize = 8 << 10  // bytes of each answer's body: within what is held by default
+	putSize    = 64 << 10  // bytes of a PUT's body
+	postSize   = 1 << 10   // bytes of a POST's body
+	answerSize = 8 << 10   // bytes of each answer's body: within what is held by default
+	largeSize  = 512 << 10 // bytes of a large one: far more than that
 )
 
 // request is one of the sequence.
@@ -25,6 +26,7 @@ type request struct {
 	method string
 	key    bool // carries an Idempotency-Key
 	body   []byte
+	size   int    // bytes of the answer's body
 	sum    string // SHA-256 of body in hex, as origins report it; empty without a body
 }
 
@@ -32,12 +34,12 @@ type request struct {
 // have acted on it. Only these can be saved from every fault.
 func (q request) repeatable() bool { return q.method != http.MethodPost || q.key }
 
-// traffic makes n requests. Each ten of them are the mix, in an order of their
+// traffic makes n requests, of which GETs are answered with getSize bytes. Each ten of them are the mix, in an order of their
 // own: so the shares are exact, and a sequence cut short has them as well.
-func traffic(seed uint64, n int) []request {
+func traffic(seed uint64, n, getSize int) []request {
 	// The second word only has to be fixed: it picks one of PCG's streams.
 	rng := rand.New(rand.NewPCG(seed, 0x64656d6f))
-	ten := mix()
+	ten := mix(getSize)
 	requests := make([]request, 0, n+len(ten))
 	for len(requests) < n {
 		rng.Shuffle(len(ten), func(i, j int) { ten[i], ten[j] = ten[j], ten[i] })
@@ -46,11 +48,11 @@ func traffic(seed uint64, n int) []request {
 	return requests[:n]
 }
 
-func mix() []request {
-	get := request{method: http.MethodGet}
+func mix(getSize int) []request {
+	get := request{method: http.MethodGet, size: getSize}
 	return []request{
 		get, get, get, get, get, get,
-		{method: http.MethodHead},
+		{method: http.MethodHead, size: answerSize},
 		withBody(request{method: http.MethodPut}, putSize),
 		withBody(request{method: http.MethodPost}, postSize),
 		withBody(request{method: http.MethodPost, key: true}, postSize),
@@ -58,6 +60,7 @@ func mix() []request {
 }
 
 func withBody(q request, size int) request {
+	q.size = answerSize
 	q.body = faultinject.Bytes(size)
 	sum := sha256.Sum256(q.body)
 	q.sum = hex.EncodeToString(sum[:])

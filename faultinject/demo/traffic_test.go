@@ -12,7 +12,7 @@ import (
 func TestTrafficHasTheMix(t *testing.T) {
 	for _, n := range []int{10, 60, 300} {
 		got := make(map[string]int)
-		for _, q := range traffic(1, n) {
+		for _, q := range traffic(1, n, answerSize) {
 			name := q.method
 			if q.key {
 				name += "+key"
@@ -30,14 +30,14 @@ func TestTrafficHasTheMix(t *testing.T) {
 }
 
 func TestTrafficFollowsFromTheSeed(t *testing.T) {
-	a := traffic(1, 100)
-	if !reflect.DeepEqual(a, traffic(1, 100)) {
+	a := traffic(1, 100, answerSize)
+	if !reflect.DeepEqual(a, traffic(1, 100, answerSize)) {
 		t.Error("the same seed gave other requests")
 	}
-	if !reflect.DeepEqual(a[:37], traffic(1, 37)) {
+	if !reflect.DeepEqual(a[:37], traffic(1, 37, answerSize)) {
 		t.Error("fewer requests are not the start of more")
 	}
-	if reflect.DeepEqual(a, traffic(2, 100)) {
+	if reflect.DeepEqual(a, traffic(2, 100, answerSize)) {
 		t.Error("another seed gave the same requests")
 	}
 }
