@@ -70,6 +70,9 @@ type upstreamStatus struct {
 	InFlight int64   `json:"in_flight"`
 	Share    float64 `json:"share"`
 
+	// Missing if connections may be idle for any time.
+	IdleLimit *float64 `json:"idle_limit_seconds,omitempty"`
+
 	// Nothing of these is known where overload is off.
 	Limit    int  `json:"limit,omitempty"`
 	Taken    int  `json:"taken"`
@@ -86,6 +89,10 @@ func statusOf(p *poolInUse, st health.Standing, now time.Time) upstreamStatus {
 	}
 	if l, enforced := p.limitOf(st.Addr); l != nil {
 		s.Limit, s.Taken, s.Engaged, s.Enforced = l.Limit(), l.InFlight(), l.Engaged(), enforced
+	}
+	if st.LimitsIdle {
+		limit := seconds(st.IdleLimit)
+		s.IdleLimit = &limit
 	}
 	if st.State != health.Healthy {
 		s.Reason = string(st.Reason)

@@ -4,7 +4,14 @@
 
 package caddymodule
 
-import "testing"
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/resetguard/caddy-resetguard/health"
+)
 
 func TestAddressIn(t *testing.T) {
 	for given, want := range map[string]string{
@@ -22,6 +29,25 @@ func TestAddressIn(t *testing.T) {
 	} {
 		if got := addressIn(given); got != want {
 			t.Errorf("%s: got %s, want %s", given, got, want)
+		}
+	}
+}
+
+// A limit of 0 is told; no limit is not.
+func TestIdleLimitIsTold(t *testing.T) {
+	now := time.Now()
+	p := &poolInUse{health: health.NewPool(now), limiters: newLimiters()}
+	for want, st := range map[string]health.Standing{
+		"":                           {},
+		`"idle_limit_seconds":0`:     {LimitsIdle: true},
+		`"idle_limit_seconds":4.275`: {LimitsIdle: true, IdleLimit: 4275 * time.Millisecond},
+	} {
+		text, err := json.Marshal(statusOf(p, st, now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told := bytes.Contains(text, []byte("idle_limit_seconds")); told != (want != "") || !bytes.Contains(text, []byte(want)) {
+			t.Errorf("got %s, want %s", text, want)
 		}
 	}
 }
