@@ -25,6 +25,9 @@ Usage: ./xcaddy.sh <verb>
                     tables of docs/ejection.md, docs/overload.md, docs/ratelimit.md
   overload          reset_guard, reverse_proxy and a fixed limit in front of origins that
                     get more than they can do, as a table; takes fifteen minutes
+  unbroken          downloads of 64 MiB from origins that break off every answer, idle
+                    connections that are forgotten, first bytes of streams and the memory
+                    of 500 downloads beside reverse_proxy; takes fifteen minutes
   bench             benchmarks: reset_guard against reverse_proxy, in one run
   help              this text
 
@@ -120,6 +123,7 @@ run_tests() {
 	fuzz ./caddymodule FuzzDirective
 	fuzz ./faultinject FuzzUnmarshalCaddyfile
 	fuzz ./diagnose FuzzNegotiate
+	fuzz ./failover FuzzParseContentRange
 	fuzz ./health FuzzBodyAfterHeader
 	fuzz ./health/pressure FuzzKernelText
 	fuzz ./health/pressure FuzzReport
@@ -170,6 +174,11 @@ simulate)
 	RESET_GUARD_LONG=1 go test -p 1 ./health ./ratelimit ./ratelimit/concurrency -run Sim -count 1 -timeout 60m -v "$@"
 	;;
 overload) RESET_GUARD_LONG=1 go test ./caddymodule -run '^(TestOverloadTable|TestNobodyRefusedBelowCapacity)$' -count 1 -timeout 40m -v "$@" ;;
+unbroken)
+	RESET_GUARD_LONG=1 go test ./caddymodule -run '^(TestDownloadsAreFinished|TestVerifiedDownloadsAreFinished|TestForgottenConnectionsAreLearned|TestConnectionsThatAreNeverReused|TestEarlyAnswersArrive)$' \
+		-count 1 -timeout 40m -v "$@"
+	RESET_GUARD_LONG=1 go test ./bench -run '^(TestFirstByteOfStreams|TestMemoryOfDownloads)$' -count 1 -timeout 20m -v "$@"
+	;;
 bench) go test ./bench -run '^$' -bench . -benchtime 5s -count 5 "$@" ;;
 help | -h | --help) usage ;;
 *)
