@@ -7,14 +7,19 @@ package caddymodule_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go/http3"
 )
 
 // The ways to break off an answer.
@@ -32,7 +37,7 @@ type cutter struct {
 	modified     time.Time
 	noRanges     bool
 	chunked      bool
-	h2           bool
+	version      int // of HTTP: 1 if it is 0
 	// cut says after how many bytes the n-th answer breaks off, from 1, and how;
 	// negative: not at all.
 	cut func(n int64) (after, how int)
@@ -47,13 +52,14 @@ type cutter struct {
 
 func (c *cutter) start(tb testing.TB) *cutter {
 	tb.Helper()
+	if c.version == 3 {
+		return c.startHTTP3(tb)
+	}
 	srv := httptest.NewUnstartedServer(c)
-	srv.EnableHTTP2 = c.h2
-	if srv.Start(); c.h2 {
-		srv.Close()
-		srv = httptest.NewUnstartedServer(c)
-		srv.EnableHTTP2 = true
+	if srv.EnableHTTP2 = c.version == 2; c.version == 2 {
 		srv.StartTLS()
+	} else {
+		srv.Start()
 	}
 	c.addr = srv.Listener.Addr().String()
 	tb.Cleanup(func() {
@@ -61,6 +67,37 @@ func (c *cutter) start(tb testing.TB) *cutter {
 		srv.Close()
 	})
 	return c
+}
+
+func (c *cutter) startHTTP3(tb testing.TB) *cutter {
+	tb.Helper()
+	secure := httptest.NewTLSServer(nil) // for its certificate
+	secure.Close()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c.addr = udp.LocalAddr().String()
+	srv := &http3.Server{Handler: c, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: secure.TLS.Certificates})}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = srv.Serve(udp) })
+	tb.Cleanup(func() {
+		_ = srv.Close()
+		_ = udp.Close()
+		serving.Wait()
+	})
+	return c
+}
+
+// reached are the addresses of origins and the options for what they speak.
+func reached(origins []*cutter) (list, options string) {
+	switch list = addrs(origins); origins[0].version {
+	case 2:
+		return "https://" + strings.ReplaceAll(list, " ", " https://"), "transport http {\ntls_insecure_skip_verify\n}"
+	case 3:
+		return "https://" + strings.ReplaceAll(list, " ", " https://"), "transport http {\nversions 3\ntls_insecure_skip_verify\n}"
+	}
+	return list, ""
 }
 
 func (c *cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -12,7 +12,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -62,20 +61,17 @@ func get(tb testing.TB, client *http.Client, url string, fields ...string) (*htt
 // MiB, by a reset, an early close and a stall in turn.
 func TestDownloadsAreFinished(t *testing.T) {
 	want := faultinject.Bytes(downloadSize())
-	for _, h2 := range []bool{false, true} {
+	for version := 1; version <= 3; version++ {
 		for _, c := range secureClients {
-			t.Run(fmt.Sprintf("%s from h2=%v", c.name, h2), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s from HTTP/%d", c.name, version), func(t *testing.T) {
 				var origins []*cutter
 				for i := range 3 {
 					origins = append(origins, (&cutter{
-						name: fmt.Sprint(i), content: want, etag: `"v1"`, h2: h2,
+						name: fmt.Sprint(i), content: want, etag: `"v1"`, version: version,
 						cut: everyAnswer(1<<20, 4<<20, rotated(i, cutReset, cutClose, cutStall)...),
 					}).start(t))
 				}
-				to, transport := addrs(origins), ""
-				if h2 {
-					to, transport = "https://"+strings.ReplaceAll(to, " ", " https://"), "transport http {\ntls_insecure_skip_verify\n}"
-				}
+				to, transport := reached(origins)
 				site := serveSecure(t, "reset_guard "+to+fmt.Sprintf(resumeOptions, "attempts 4", transport))
 				res, got, err := get(t, c.start(t, site), site.url("/"))
 				if err != nil || !bytes.Equal(got, want) {
