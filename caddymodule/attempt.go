@@ -290,6 +290,9 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	v.multiplexed = a.transport.multiplexes || negotiatedHTTP2(info.Conn)
 	if v.conn = health.Unwrap(info.Conn); v.conn != nil {
 		v.sent, v.received = v.conn.Sent(), v.conn.Received()
+		if v.multiplexed && !v.reused {
+			a.limitUnacked(v.conn)
+		}
 		if a.shun(v); !v.multiplexed && !v.shunned {
 			v.conn.AwaitHeader()
 			a.endBodyWith(v.conn)

@@ -206,3 +206,15 @@ func limitHandshake(ht *http.Transport, p *failover.Policy) {
 		ht.TLSHandshakeTimeout = p.Stall
 	}
 }
+
+// leastUnacked leaves the kernel the time to send a lost packet a few times.
+const leastUnacked = 5 * time.Second
+
+// limitUnacked sees to it that a connection for many requests ends when nobody is
+// at its other end any more: a stall ends one request, and net/http would give
+// the next one the same connection.
+func (a *attempt) limitUnacked(c *health.Conn) {
+	if limit := a.transport.policy.Stall; limit > 0 {
+		c.LimitUnacked(max(limit, leastUnacked))
+	}
+}
