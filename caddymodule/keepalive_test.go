@@ -107,48 +107,67 @@ func forgetLimits() []time.Duration {
 	return []time.Duration{150 * time.Millisecond}
 }
 
+// TestForgottenConnectionsAreLearned has all cases at the same time, in one Caddy:
+// most of what they do is wait.
 func TestForgottenConnectionsAreLearned(t *testing.T) {
+	type forgetting struct {
+		*forgetful
+		name     string
+		failures int
+	}
+	var cases []*forgetting
+	var directives strings.Builder
 	for _, limit := range forgetLimits() {
 		for how, name := range []string{cutReset: "reset", cutClose: "closed", cutStall: "silent"} {
-			t.Run(fmt.Sprintf("%s after %s", name, limit), func(t *testing.T) {
-				f := startForgetful(t, limit, how)
-				site := serve(t, "reset_guard "+f.ln.Addr().String()+" {\n\tfailover {\n\t\tstall 300ms\n\t}\n}")
-				failures := f.posts(t, site, 25, func() time.Duration {
-					return time.Duration((0.8 + 0.8*rand.Float64()) * float64(limit))
-				})
-				if failures > 3 {
-					t.Errorf("got %d failures, want 3 at the most", failures)
-				}
-				told := 0
-				for _, l := range site.lines(t) {
-					if l.text("msg") == "upstream gives up idle connections" {
-						told++
-					}
-				}
-				if told != 1 {
-					t.Errorf("it was told %d times, want once", told)
-				}
-				t.Logf("%d failures, %d connections", failures, f.dials)
-			})
+			f := &forgetting{forgetful: startForgetful(t, limit, how), name: fmt.Sprintf("%s after %s", name, limit)}
+			fmt.Fprintf(&directives, "handle /%d {\n reset_guard %s {\n failover {\n stall 300ms\n }\n }\n }\n", len(cases), f.ln.Addr())
+			cases = append(cases, f)
 		}
+	}
+	site := serve(t, directives.String())
+	var running sync.WaitGroup
+	for i, f := range cases {
+		client := newClient(t)
+		running.Go(func() {
+			f.failures = f.posts(t, client, site.url(fmt.Sprintf("/%d", i)), 25, func() time.Duration {
+				return time.Duration((0.8 + 0.8*rand.Float64()) * float64(f.limit))
+			})
+		})
+	}
+	running.Wait()
+	told := make(map[string]int)
+	for _, l := range site.lines(t) {
+		if l.text("msg") == "upstream gives up idle connections" {
+			told[l.text("upstream")]++
+		}
+	}
+	for _, f := range cases {
+		if f.failures > 3 {
+			t.Errorf("%s: got %d failures, want 3 at the most", f.name, f.failures)
+		}
+		if n := told[f.ln.Addr().String()]; n != 1 {
+			t.Errorf("%s: it was told %d times, want once", f.name, n)
+		}
+		t.Logf("%s: %d failures in %d POSTs, %d connections", f.name, f.failures, f.posted, f.dials)
 	}
 }
 
 // posts sends POSTs without a key and returns how many failed.
-func (f *forgetful) posts(t *testing.T, site *server, n int, gap func() time.Duration) (failures int) {
+func (f *forgetful) posts(t *testing.T, client *http.Client, url string, n int, gap func() time.Duration) (failures int) {
 	t.Helper()
-	client := newClient(t)
 	for i := range n {
 		f.posted++
 		id := fmt.Sprint(f.posted)
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, site.url("/"), strings.NewReader("order"))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("order"))
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return n
 		}
 		req.Header.Set("X-Request-Id", id)
 		res, err := client.Do(req)
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return n
 		}
 		_, _ = io.Copy(io.Discard, res.Body)
 		res.Body.Close()
@@ -171,8 +190,8 @@ func (f *forgetful) posts(t *testing.T, site *server, n int, gap func() time.Dur
 func TestConnectionsThatAreNeverReused(t *testing.T) {
 	f := startForgetful(t, 0, cutReset)
 	site := serve(t, "reset_guard "+f.ln.Addr().String())
-	failures := f.posts(t, site, 60, func() time.Duration { return time.Duration(rand.IntN(20)) * time.Millisecond })
-	last := f.posts(t, site, 20, func() time.Duration { return time.Millisecond })
+	failures := f.posts(t, newClient(t), site.url("/"), 60, func() time.Duration { return time.Duration(rand.IntN(20)) * time.Millisecond })
+	last := f.posts(t, newClient(t), site.url("/"), 20, func() time.Duration { return time.Millisecond })
 	if last > 0 {
 		t.Errorf("got %d failures at last (%d before), want none", last, failures)
 	}
@@ -183,7 +202,7 @@ func TestConnectionsThatAreNeverReused(t *testing.T) {
 func TestBusyConnectionsStay(t *testing.T) {
 	f := startForgetful(t, time.Minute, cutReset)
 	site := serve(t, "reset_guard "+f.ln.Addr().String())
-	f.posts(t, site, 50, func() time.Duration { return time.Millisecond })
+	f.posts(t, newClient(t), site.url("/"), 50, func() time.Duration { return time.Millisecond })
 	if f.dials != 1 {
 		t.Errorf("got %d connections, want 1", f.dials)
 	}

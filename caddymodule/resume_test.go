@@ -130,7 +130,9 @@ func TestVerifiedDownloadsAreFinished(t *testing.T) {
 					origins = append(origins, o.start(t))
 				}
 				site := serveSecure(t, "reset_guard "+addrs(origins)+fmt.Sprintf(resumeOptions, "resume verify", ""))
-				if _, got, err := get(t, c.start(t, site), site.url("/")); err != nil || !bytes.Equal(got, want) {
+				client := c.start(t, site)
+				client.Timeout = 5 * time.Minute // a third of some hundred answers stall
+				if _, got, err := get(t, client, site.url("/")); err != nil || !bytes.Equal(got, want) {
 					t.Fatalf("got %d of %d bytes and %v; %v", len(got), len(want), err, site.faults(t))
 				}
 			})
