@@ -7,6 +7,7 @@ package caddymodule_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -167,11 +168,41 @@ func TestBelowEncode(t *testing.T) {
 	want := bytes.Repeat([]byte("all work and no play "), 100000)
 	text := func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/plain") }
 	a := (&cutter{content: want, etag: `"v1"`, edit: text, cut: everyAnswer(300<<10, 400<<10, cutReset, cutClose)}).start(t)
-	site := serve(t, "encode gzip\nreset_guard "+a.addr)
-	tr := &http.Transport{DisableKeepAlives: true} // asks for gzip, and undoes it
-	res, got, err := get(t, &http.Client{Transport: tr}, site.url("/"))
-	if err != nil || !bytes.Equal(got, want) || !res.Uncompressed {
-		t.Errorf("got %d of %d bytes (compressed: %v) and %v", len(got), len(want), res.Uncompressed, err)
+	site := serveSecure(t, "encode gzip\nreset_guard "+a.addr)
+	for _, c := range secureClients {
+		res, got, err := get(t, c.start(t, site), site.url("/"), "Accept-Encoding", "gzip")
+		if err != nil || res.Header.Get("Content-Encoding") != "gzip" {
+			t.Errorf("%s: got %d bytes and %v, want a gzip", c.name, len(got), err)
+			continue
+		}
+		zr, err := gzip.NewReader(bytes.NewReader(got))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plain, err := io.ReadAll(zr); err != nil || !bytes.Equal(plain, want) {
+			t.Errorf("%s: got %d of %d bytes and %v", c.name, len(plain), len(want), err)
+		}
+	}
+}
+
+// TestCodedBodiesAreFinished: what origins have compressed is finished as it is.
+func TestCodedBodiesAreFinished(t *testing.T) {
+	want := faultinject.Bytes(2 << 20) // stands for a gzip: nobody on the way looks into it
+	coded := func() *cutter {
+		return (&cutter{content: want, etag: `"v1"`, coding: "gzip", cut: everyAnswer(300<<10, 400<<10, cutReset, cutClose)}).start(t)
+	}
+	site := serveSecure(t, "reset_guard "+join(coded().addr, coded().addr))
+	for _, c := range secureClients {
+		for _, rng := range []string{"", "bytes=1000-1999999"} {
+			fields, part := []string{"Accept-Encoding", "gzip"}, want
+			if rng != "" {
+				fields, part = append(fields, "Range", rng), want[1000:2000000]
+			}
+			res, got, err := get(t, c.start(t, site), site.url("/"), fields...)
+			if err != nil || !bytes.Equal(got, part) || res.Header.Get("Content-Encoding") != "gzip" {
+				t.Errorf("%s %s: got %d of %d bytes and %v", c.name, rng, len(got), len(part), err)
+			}
+		}
 	}
 }
 
