@@ -151,7 +151,7 @@ func TestMemoryOfDownloads(t *testing.T) {
 	if more := h[1].alive - h[0].alive; more > mostMore {
 		t.Errorf("got %d KiB alive more for each download, want %d at the most", more>>10, mostMore>>10)
 	}
-	if more := h[1].peak - h[0].peak; more > mostMore {
+	if more := h[1].peak - h[0].peak; long() && more > mostMore { // of few downloads it is mostly garbage
 		t.Errorf("got %d KiB more for each download at the peak, want %d at the most", more>>10, mostMore>>10)
 	}
 }
