@@ -115,6 +115,9 @@ func (d downloads) one(addr string, half *sync.WaitGroup, goOn <-chan struct{}) 
 		return err
 	}
 	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("got %s", res.Status)
+	}
 	got, err := io.CopyN(io.Discard, res.Body, d.size/2)
 	if err != nil {
 		return err
@@ -137,7 +140,8 @@ func TestMemoryOfDownloads(t *testing.T) {
 	if long() {
 		d = downloads{n: 500, size: 64 << 20}
 	}
-	addrs := sites(t, d.origin(t), "")
+	// With the limits on, a host that is this busy sends some of them away.
+	addrs := sites(t, d.origin(t), "overload off")
 	warm := downloads{n: 10, size: 1 << 20}
 	for _, addr := range addrs {
 		warm.size = d.size

@@ -20,12 +20,17 @@ var directives = [2]string{"reverse_proxy", "reset_guard"}
 func long() bool { return os.Getenv("RESET_GUARD_LONG") != "" }
 
 // sites runs a Caddy that speaks HTTP/1.1 and HTTP/2 without TLS, with one site for
-// each proxy before upstream, and returns their addresses.
+// each proxy before upstream, and returns their addresses. The options are those
+// of reset_guard.
 func sites(tb testing.TB, upstream, options string) (addrs [2]string) {
 	tb.Helper()
 	config := "{\n\tadmin off\n\tpersist_config off\n\tgrace_period 1s\n\tlog {\n\t\toutput discard\n\t}\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n}\n"
 	for i, d := range directives {
 		addrs[i] = freeAddr(tb)
+		if d == directives[0] {
+			config += fmt.Sprintf("http://%s {\n\t%s %s\n}\n", addrs[i], d, upstream)
+			continue
+		}
 		config += fmt.Sprintf("http://%s {\n\t%s %s {\n%s\n}\n}\n", addrs[i], d, upstream, options)
 	}
 	json, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)

@@ -118,6 +118,7 @@ type standing struct {
 	Median      float64   `json:"median_seconds"`
 	InFlight    int       `json:"in_flight"`
 	Share       float64   `json:"share"`
+	IdleLimit   *float64  `json:"idle_limit_seconds"`
 	Limit       int       `json:"limit"`
 	Taken       int       `json:"taken"`
 	Engaged     bool      `json:"engaged"`
