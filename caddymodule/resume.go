@@ -195,7 +195,7 @@ func (rl *relay) giveUp(reason failover.Reason, err error) error {
 // if that has another version.
 func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 	u, member := rl.next()
-	if err := rl.pause(u != nil && rl.tried.Tried(u.String()) > 0); err != nil {
+	if err := rl.pause(rl.reread == 0 && u != nil && rl.tried.Tried(u.String()) > 0); err != nil {
 		return nil, &health.Fault{Safety: health.Never}
 	}
 	a, before := rl.begin(u, member, sent), rl.reread
