@@ -27,7 +27,7 @@ Usage: ./xcaddy.sh <verb>
                     get more than they can do, as a table; takes fifteen minutes
   unbroken          downloads of 64 MiB from origins that break off every answer, idle
                     connections that are forgotten, first bytes of streams and the memory
-                    of 500 downloads beside reverse_proxy; takes ten minutes
+                    of 500 downloads beside reverse_proxy; takes fifteen minutes
   bench             benchmarks: reset_guard against reverse_proxy, in one run
   help              this text
 
