@@ -79,6 +79,8 @@ func (w *world) Resume(sent int64, err error) (io.ReadCloser, error) {
 		if w.r.Reread() == 0 || !rapid.Bool().Draw(w.T, "stay") {
 			w.r.StartOver()
 			w.cur = anyVersion(w.T)
+		} else if rapid.IntRange(0, 3).Draw(w.T, "changed") == 0 {
+			w.cur = anyVersion(w.T) // in the middle of sending it again
 		}
 		h := w.header.Clone()
 		w.r.Ask(h, sent)
@@ -119,6 +121,9 @@ func TestResumedBodyIsOfOneVersion(t *testing.T) {
 		mode := rapid.SampledFrom([]ResumeMode{ResumeOn, ResumeVerify}).Draw(t, "mode")
 		if !w.r.Begin(mode, &http.Request{Header: w.header}, res, resumeNow) {
 			return
+		}
+		if w.r.prefix != nil {
+			w.r.prefix.overlap = 1
 		}
 		cutAfter(res, rapid.Int64Range(0, 150).Draw(t, "first cut"))
 		var b Body
@@ -254,6 +259,21 @@ func TestRereadInParts(t *testing.T) {
 		}
 		if r.Reread() != 0 || r.Spent() {
 			t.Errorf("%q: got %d bytes read again, spent %v, want a fresh start", rng, r.Reread(), r.Spent())
+		}
+	}
+}
+
+// TestRereadOverlaps: the answer that goes on shows a good deal of what the client
+// has.
+func TestRereadOverlaps(t *testing.T) {
+	v := version{size: 1 << 20}
+	const sent = 500_000
+	for after, kept := range map[int64]bool{sent - leastOverlap: true, sent - leastOverlap + 1: false, sent - 1: false} {
+		var r Resumption
+		r.Begin(ResumeVerify, getRequest(), v.answer(nil), resumeNow)
+		r.Passed(v.bytes()[:sent])
+		if _, err := r.Accept(cutAfter(v.answer(nil), after), sent); !errors.Is(err, errCut) || (r.Reread() == after) != kept {
+			t.Errorf("broken off after %d: got %v and %d bytes that count, want them to: %v", after, err, r.Reread(), kept)
 		}
 	}
 }

@@ -25,7 +25,13 @@ type prefix struct {
 	same   identity
 	// partFields are the fields that are the same in each part, too.
 	partFields string
+	overlap    int64
 }
+
+// leastOverlap is how much of what the client has must come again in the very
+// answer that goes on: the parts before it may be of another time. An answer that
+// breaks off closer to the end than that counts for nothing.
+const leastOverlap = 32 << 10
 
 // running is a hash that goes on. Besides the whole it keeps the hash up to each
 // power of two from firstMark on, so that another version is noticed after at most
@@ -98,7 +104,7 @@ func fieldsOf(res *http.Response, but ...string) string {
 }
 
 func newPrefix(res *http.Response) *prefix {
-	return &prefix{sent: running{sum: sha256.New()}, same: identityOf(res), partFields: fieldsOf(res, partFields[:]...)}
+	return &prefix{sent: running{sum: sha256.New()}, same: identityOf(res), partFields: fieldsOf(res, partFields[:]...), overlap: leastOverlap}
 }
 
 // againCheck is one thing that has to be right in an answer that comes as a whole
@@ -166,7 +172,9 @@ func (p *prefix) compare(r io.Reader, sent int64) error {
 			return &MismatchError{Check: "body", Detail: "is shorter"}
 		}
 		if err != nil {
-			p.again = again
+			if sent-again.n >= p.overlap {
+				p.again = again
+			}
 			return err
 		}
 	}

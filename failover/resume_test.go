@@ -304,6 +304,7 @@ func TestRereadChecksAreNeeded(t *testing.T) {
 		t.Fatal("cannot be resumed")
 	}
 	r.Passed(body[:sent])
+	r.prefix.overlap = 1
 	whole := response(200, 1000, "Content-Type: text/plain", tag)
 	whole.Body = io.NopCloser(bytes.NewReader(body))
 	if _, err := r.Accept(cutAfter(whole, from), sent); !errors.Is(err, errCut) || r.Reread() != from {
