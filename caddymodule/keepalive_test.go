@@ -99,7 +99,7 @@ func (f *forgetful) forget(c net.Conn) {
 	}
 }
 
-// forgetLimits are those of the issue in the long form.
+// forgetLimits are as long as those of real origins and firewalls in the long form.
 func forgetLimits() []time.Duration {
 	if os.Getenv("RESET_GUARD_LONG") != "" {
 		return []time.Duration{700 * time.Millisecond, 2 * time.Second, 5 * time.Second}
