@@ -62,14 +62,14 @@ func (r *row) cells(w way) []string {
 
 func (r *report) legend() string {
 	return fmt.Sprintf(`Both proxies got the same requests while one of three origins had the fault
-in %.0f %% of all cases; answers were checked to the last byte. A "large body" is
-%d KiB to each GET, with an ETag, and breaks off in the middle. "HTTP error" is a
-complete 4xx or 5xx; "broken" is an answer that was reset, cut short, wrong,
-or not complete within %v (response_header_timeout is %v in both, so that
-stalls compare); "added" is the wait in ms, for errors as well, less that of
-the same requests sent to a healthy origin directly, at the same quantile. A
-POST without a key must not be sent again once an origin may have acted on it:
-reset_guard answers it with an error, and "POSTs twice" must be 0.
+in %.0f %% of all cases; answers were checked to the last byte. A "large body"
+is %d KiB to each GET, with an ETag, and breaks off in the middle. "HTTP
+error" is a complete 4xx or 5xx; "broken" is an answer that was reset, cut
+short, wrong, or not complete within %v (response_header_timeout is %v in
+both, so that stalls compare); "added" is the wait in ms, for errors as well,
+less that of the same requests sent to a healthy origin directly, at the same
+quantile. A POST without a key must not be sent again once an origin may have
+acted on it: reset_guard answers it with an error, and "POSTs twice" must be 0.
 `, r.opts.probability*100, largeSize>>10, clientTimeout, headerTimeout)
 }
 
