@@ -130,7 +130,7 @@ func (l logLine) text(key string) string {
 func (s *server) faults(tb testing.TB) []logLine {
 	tb.Helper()
 	var lines []logLine
-	for _, l := range s.lines(tb) {
+	for _, l := range s.linesWith(tb, "upstream fault") {
 		if l.text("logger") == "reset_guard" && l.text("msg") == "upstream fault" {
 			lines = append(lines, l)
 		}
@@ -138,7 +138,10 @@ func (s *server) faults(tb testing.TB) []logLine {
 	return lines
 }
 
-func (s *server) lines(tb testing.TB) []logLine {
+func (s *server) lines(tb testing.TB) []logLine { return s.linesWith(tb, "") }
+
+// linesWith reads those lines that contain a text: logs grow long.
+func (s *server) linesWith(tb testing.TB, part string) []logLine {
 	tb.Helper()
 	text, err := os.ReadFile(s.log)
 	if err != nil {
@@ -148,6 +151,9 @@ func (s *server) lines(tb testing.TB) []logLine {
 	for line := range bytes.Lines(text) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
 			break // just being written
+		}
+		if !bytes.Contains(line, []byte(part)) {
+			continue
 		}
 		var l logLine
 		if err := json.Unmarshal(line, &l); err != nil {

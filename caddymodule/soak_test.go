@@ -178,7 +178,7 @@ func soak(t *testing.T, sc scenario, n int, long, period time.Duration, table *s
 func (s *server) told(tb testing.TB, msg string) []logLine {
 	tb.Helper()
 	var lines []logLine
-	for _, l := range s.lines(tb) {
+	for _, l := range s.linesWith(tb, msg) {
 		if l.text("msg") == msg {
 			lines = append(lines, l)
 		}
