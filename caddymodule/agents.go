@@ -109,7 +109,8 @@ func (w *agentWatch) hear(s pressure.AgentState, err error, now time.Time) (line
 	if w.failures++; err == nil {
 		w.failures = 0
 		if s != w.state() {
-			w.setLocked(&s)
+			said := s // read by others from now on
+			w.setLocked(&said)
 		}
 	}
 	s = w.state()

@@ -85,7 +85,9 @@ func TestErrorRouteAnswersSilentUploader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			leaveNothing(t)
 			bad := startOrigin(t, faultinject.Config{Fault: faultinject.ResetInUpload, After: 1000})
-			s := serve(t, fmt.Sprintf("log\nhandle_errors {\n %s\n }\n%s %s {\n %s\n }", route(t), guarded, bad.Addr(), once))
+			// Without an access log, whose count of bytes Caddy reads while the
+			// request's body may just be ending.
+			s := serve(t, fmt.Sprintf("handle_errors {\n %s\n }\n%s %s {\n %s\n }", route(t), guarded, bad.Addr(), once))
 			for _, length := range []string{"Content-Length: 100000", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nTrailer: X-Sum"} {
 				c, r := dialSite(t, s)
 				fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n\r\n7d0\r\n%s", length, make([]byte, 2000))

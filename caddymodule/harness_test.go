@@ -35,10 +35,12 @@ func (s *server) url(path string) string { return "http://" + s.addr + path }
 // freeAddr finds a port of loopback that nobody listens on. It must be free at
 // all addresses, as Caddy listens for a site there, and below the ports that the
 // kernel gives to outgoing connections: one of them could take it at once.
-func freeAddr(tb testing.TB) string {
+func freeAddr(tb testing.TB) string { return freeAddrFrom(tb, 20000, 10000) }
+
+func freeAddrFrom(tb testing.TB, first, n int) string {
 	tb.Helper()
 	for range 100 {
-		port := 20000 + rand.N(10000)
+		port := first + rand.N(n)
 		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
 			_ = ln.Close()
 			return fmt.Sprintf("127.0.0.1:%d", port)

@@ -99,8 +99,8 @@ func isForgotten(f *health.Fault) bool {
 }
 
 const (
-	hintIdleLimit = "The upstream, or a firewall before it, gives up idle connections earlier than the proxy. Let it keep them for longer than `keepalive` in `transport http` (2m by default), or set `keepalive` below its limit."
-	hintNoReuse   = "The upstream breaks off every connection that is used again. Switch keep-alive off with `keepalive off` in `transport http`, or find out what closes its connections."
+	hintIdleLimit = "The upstream, or a firewall before it, gives up idle connections earlier than the proxy. Let it keep them for longer than `keepalive` in `transport http` (2m by default), or set `keepalive` below its limit. If its fault lines say timeout, first see whether it hung."
+	hintNoReuse   = "Connections used again after a short pause were lost. If the fault lines say timeout, look at the upstream first: it hangs or is cut off. If they say reset or closed, set `keepalive off` in `transport http`."
 )
 
 // tellIdleLimit writes the line about an upstream whose limit has been learned.

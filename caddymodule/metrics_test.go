@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,9 +43,11 @@ func (s *adminServer) metrics(tb testing.TB) map[string]float64 {
 	return samples
 }
 
-func sumOf(samples map[string]float64, name string) (sum float64) {
+// Of several labels those count that have all of the parts.
+func sumOf(samples map[string]float64, name string, parts ...string) (sum float64) {
 	for k, x := range samples {
-		if strings.HasPrefix(k, name+"{") {
+		lacks := func(part string) bool { return !strings.Contains(k, part) }
+		if strings.HasPrefix(k, name+"{") && !slices.ContainsFunc(parts, lacks) {
 			sum += x
 		}
 	}

@@ -120,8 +120,8 @@ func tcpOrigin(tb testing.TB, serve func(c net.Conn)) string {
 	return ln.Addr().String()
 }
 
-// deadAddr is an address that refuses connections.
-func deadAddr(tb testing.TB) string { return freeAddr(tb) }
+// deadAddr is an address that refuses connections: none that freeAddr gives.
+func deadAddr(tb testing.TB) string { return freeAddrFrom(tb, 30000, 2700) }
 
 // answer is what a client got.
 type answer struct {

@@ -198,7 +198,7 @@ func hintClient(f health.Fault) string {
 	case f.Phase == health.PhaseBody:
 		return "The visitor left or lost the network. Nothing is to be done; if there are many, look at the network in front of this host."
 	case Silent(f):
-		return "The origin was silent for as long as the visitor waited: it hangs, or the network path to it is broken. Set `response_header_timeout` (and `tls_timeout`) in `transport http`, so that others are tried in time."
+		return "The origin was silent for as long as the visitor waited: it hangs, or the network path to it is broken. So that others are tried in time, set `stall`, or `response_header_timeout` in `transport http`, below `within` (5s by default)."
 	default:
 		return "The visitor left before the origin answered. One such case is normal; if there are many, look for slow answers."
 	}
