@@ -76,6 +76,7 @@ func (a *attempt) classify(err error, ev health.Evidence) health.Fault {
 // cannotBegin ends a request which was to be sent again although its body is
 // gone. The upstream chosen for it has done nothing wrong.
 func (a *attempt) cannotBegin(err error) error {
+	a.stop(err)
 	a.conclude(new(health.Fault))
 	a.ex.next = failover.Decision{}
 	if a.ex.handled && a.ex.Last() != nil {

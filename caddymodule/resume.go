@@ -261,7 +261,7 @@ func (rl *relay) ended(received int64, err error) {
 	switch a := rl.first; {
 	case err == nil, a.length >= 0 && received >= a.length:
 		a.report(ending{outcomeAnswered, a.status})
-	case err == failover.ErrUnread:
+	case err == failover.ErrUnread, a.client.Err() != nil:
 		a.report(ending{outcome: outcomeClientGone})
 	default:
 		a.report(ending{outcome: outcomeAborted})

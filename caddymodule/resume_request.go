@@ -40,7 +40,8 @@ func (rl *relay) choose() (*reverseproxy.Upstream, *health.Member) {
 		Selection: *s.selection, ex: ex, pool: a.ex.pool, r: a.out, w: headerOnly{}, now: now,
 		roster: s.known(a.ex.pool, now),
 	}
-	if q.policy == nil && !q.roster.variable {
+	ex.usable = usable{pool: a.ex.pool, gate: s.steering(), loads: q.roster.loads, class: a.ex.class, now: now, sticky: q.sticky}
+	if q.policy == nil && q.roster.lists(a.ex.pool) {
 		if u, ok := q.pick(); ok {
 			return u, ex.member
 		}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,6 +85,37 @@ func TestDownloadsAreFinished(t *testing.T) {
 				resumedLines(t, site.server)
 			})
 		}
+	}
+}
+
+// What one upstream cannot go on with another one finishes, whoever chooses.
+func TestAnotherUpstreamFinishes(t *testing.T) {
+	want := faultinject.Bytes(1 << 20)
+	for _, policy := range []string{"", "lb_policy random", "lb_policy least_conn", "lb_policy ip_hash", "overload off"} {
+		t.Run(policy, func(t *testing.T) {
+			// Whichever is asked first breaks off, and from then on all that it is asked.
+			var first atomic.Pointer[cutter]
+			start := func(name string) *cutter {
+				c := &cutter{name: name, content: want, etag: `"v1"`}
+				c.cut = func(int64) (int, int) {
+					if first.CompareAndSwap(nil, c) {
+						return 200 << 10, cutReset
+					}
+					return -1, 0
+				}
+				c.edit = func(http.ResponseWriter, *http.Request) {
+					if first.Load() == c {
+						panic(http.ErrAbortHandler)
+					}
+				}
+				return c.start(t)
+			}
+			a, b := start("a"), start("b")
+			site := serve(t, "reset_guard "+join(a.addr, b.addr)+fmt.Sprintf(resumeOptions, "resume on", policy))
+			if _, got, err := get(t, newClient(t), site.url("/")); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("got %d of %d bytes and %v, want all of them; %v", len(got), len(want), err, site.faults(t))
+			}
+		})
 	}
 }
 

@@ -139,7 +139,7 @@ func (a *attempt) progress() progress {
 // there is no connection, for which other time-outs hold.
 func (a *attempt) isDue(p progress) bool {
 	if p.answering {
-		return p.reads%2 == 1
+		return p.reads%2 == 1 && p.uploads%2 == 0
 	}
 	t := a.transport
 	connected := a.view.Load() != nil || !t.watched || t.multiplexes && !t.mayMultiplex

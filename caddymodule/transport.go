@@ -175,6 +175,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	returned := false
 	defer func() {
 		if !returned { // it panics: its place is another's from now on
+			a.stop(nil)
 			a.conclude(new(health.Fault))
 		}
 	}()
