@@ -6,18 +6,9 @@ package caddymodule
 
 import (
 	"syscall"
-	"testing"
-	"time"
 
 	"github.com/resetguard/caddy-resetguard/health/pressure"
 )
-
-// idleSite is a site of a host that is short of nothing, for a transport by itself.
-func idleSite(tb testing.TB) *site {
-	h := newHost(time.Now())
-	tb.Cleanup(h.Close)
-	return &site{app: &App{registry: &registry{host: h}}}
-}
 
 // KnownUpstreamsForTest counts the upstreams that any pool remembers.
 func KnownUpstreamsForTest() (n int) {
