@@ -51,8 +51,21 @@ func (s *adminServer) loadOf(tb testing.TB, upstream string) (l loadTold) {
 }
 
 // allFrom sends requests, all of which are to be answered by one origin.
+//
+// Right after a reload a new connection may still be accepted by the server that is
+// ending, which closes it: that is Caddy's, and over in a moment.
 func (s *adminServer) allFrom(tb testing.TB, name string) {
 	tb.Helper()
+	inARow := 0
+	eventually(tb, "no connection ends with the old server", func() bool {
+		res, err := newClient(tb).Get(s.url("/"))
+		if inARow++; err != nil {
+			inARow = 0
+			return false
+		}
+		_ = res.Body.Close()
+		return inARow >= 5
+	})
 	for range 20 {
 		if a := s.get(tb, "/"); a.status != http.StatusOK || a.body != name {
 			tb.Fatalf("got %d %q, want %q", a.status, a.body, name)
