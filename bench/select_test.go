@@ -20,10 +20,11 @@ import (
 // connects to none of them.
 func proxyWith(b *testing.B, policy string, n int) *reverseproxy.Handler {
 	b.Helper()
-	if err := caddy.Load([]byte(`{"admin": {"disabled": true}, "logging": {"logs": {"default": {"level": "ERROR"}}}, "apps": {"http": {}}}`), true); err != nil {
+	// Provisioned and not started: the guard's app subscribes to Caddy's start.
+	ctx, err := caddy.ProvisionContext(&caddy.Config{Admin: &caddy.AdminConfig{Disabled: true}})
+	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = caddy.Stop() })
 	upstreams := make([]map[string]string, n)
 	for i := range upstreams {
 		upstreams[i] = map[string]string{"dial": fmt.Sprintf("10.0.%d.%d:80", i>>8, i&0xff)}
@@ -35,7 +36,7 @@ func proxyWith(b *testing.B, policy string, n int) *reverseproxy.Handler {
 	if err != nil {
 		b.Fatal(err)
 	}
-	mod, err := caddy.ActiveContext().LoadModuleByID("http.handlers.reverse_proxy", config)
+	mod, err := ctx.LoadModuleByID("http.handlers.reverse_proxy", config)
 	if err != nil {
 		b.Fatal(err)
 	}
