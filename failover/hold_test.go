@@ -257,16 +257,18 @@ func TestHoldBrokenWithin(t *testing.T) {
 		{"cut", []part{{data: "hel"}, {err: io.ErrUnexpectedEOF}}, 10, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			src, told := newScript(tc.parts...), diary(nil)
-			var b failover.Body
-			b.Watch(src, &told)
-			err := b.Hold(100, tc.length, tc.ready, forever)
-			if want := tc.parts[len(tc.parts)-1].err; err != want {
-				t.Errorf("got %v, want %v", err, want)
-			}
-			told.expect(t)
-			_ = b.Close()
-			told.expect(t, "ended after 0: "+failover.ErrUnread.Error())
+			synctest.Test(t, func(t *testing.T) { // where nothing is late
+				src, told := newScript(tc.parts...), diary(nil)
+				var b failover.Body
+				b.Watch(src, &told)
+				err := b.Hold(100, tc.length, tc.ready, forever)
+				if want := tc.parts[len(tc.parts)-1].err; err != want {
+					t.Errorf("got %v, want %v", err, want)
+				}
+				told.expect(t)
+				_ = b.Close()
+				told.expect(t, "ended after 0: "+failover.ErrUnread.Error())
+			})
 		})
 	}
 }
