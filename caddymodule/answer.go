@@ -54,7 +54,7 @@ func (h *Handler) answer(ex *exchange, w http.ResponseWriter, r *http.Request, f
 	}
 	h.write(w, r, verdict, ex.requestID(r))
 	if uploads {
-		drain(ex, w, r)
+		drain(ex, w)
 	}
 	return nil
 }
@@ -77,7 +77,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, verdict diagnose
 
 // drain reads on what an HTTP/1 client is still sending, within limits. (HTTP/2
 // and HTTP/3 stop an upload without losing the answer.)
-func drain(ex *exchange, w http.ResponseWriter, r *http.Request) {
+func drain(ex *exchange, w http.ResponseWriter) {
 	ex.drained = true
 	rc := http.NewResponseController(w)
 	if rc.SetReadDeadline(time.Now().Add(drainTime)) != nil {
@@ -86,7 +86,7 @@ func drain(ex *exchange, w http.ResponseWriter, r *http.Request) {
 	if ex.spool != nil {
 		_, _ = ex.spool.Drain(0) // what it reads from may be a buffer that the proxy has given back
 	}
-	if _, err := io.CopyN(io.Discard, r.Body, drainBytes); err != io.EOF {
+	if err := ex.body.discard(drainBytes); err != io.EOF {
 		// What is left is not waited for: not by net/http either, which would
 		// read on after the handler.
 		_ = rc.SetReadDeadline(time.Now())

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -23,7 +24,10 @@ type clientBody struct {
 	ended   atomic.Bool // there is nothing more to be read
 	whole   atomic.Bool // all of it was read
 	spent   atomic.Bool // what is left is for nobody
+	closed  atomic.Bool // on HTTP/1, instead of the server's own body
+	http1   bool        // the client's protocol
 	taken   atomic.Int64
+	reading sync.Mutex // held by a read, which may wait for the client: for it discard waits
 }
 
 var errBodySpent = errors.New("the request's body was read before and cannot be sent again")
@@ -33,7 +37,12 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	if b.spent.Load() {
 		return 0, caddyhttp.HandlerError{StatusCode: http.StatusBadGateway, Err: errBodySpent}
 	}
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	b.touched.Store(true)
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	n, err := b.ReadCloser.Read(p)
 	b.taken.Add(int64(n))
 	if err == io.EOF {
@@ -46,10 +55,30 @@ func (b *clientBody) Read(p []byte) (int, error) {
 }
 
 // Close implements io.Closer. A spent body is left to the server: closing it
-// would wait for a read that may be under way.
+// would wait for a read that may be under way. So is each body on HTTP/1, where to
+// close means to read on for a while: if the handler ends meanwhile, net/http breaks
+// that off and closes the connection with bytes unread, and the answer is lost to a
+// reset. The server closes it after the handler.
 func (b *clientBody) Close() error {
+	if b.http1 {
+		b.closed.Store(true)
+		return nil
+	}
 	if b.spent.Load() {
 		return nil
 	}
 	return b.ReadCloser.Close()
+}
+
+// discard reads on, up to limit bytes, and throws away what it gets; that may also
+// be the rest of a spent body, from below the proxy that this one is an error
+// route of. The error is io.EOF at the body's end.
+func (b *clientBody) discard(limit int64) error {
+	if outer, ok := b.ReadCloser.(*clientBody); ok {
+		return outer.discard(limit)
+	}
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	_, err := io.CopyN(io.Discard, b.ReadCloser, limit)
+	return err
 }

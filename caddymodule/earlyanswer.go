@@ -7,7 +7,8 @@ package caddymodule
 import "net/http"
 
 // readByServer is how much of an upload net/http reads by itself before it sends
-// an answer, so that the connection can be kept (maxPostHandlerReadBytes).
+// an answer, so that the connection can be kept (maxPostHandlerReadBytes). If the
+// client does not want to keep it, net/http reads nothing.
 const readByServer = 256 << 10
 
 // uploadsOn tells that so much of the upload is still to come that net/http would
@@ -19,7 +20,8 @@ func (ex *exchange) uploadsOn() bool {
 	if r == nil || r.ProtoMajor != 1 || ex.upgraded || ex.body.ended.Load() || awaitsContinue(ex, r) {
 		return false
 	}
-	return r.ContentLength < 0 || r.ContentLength-ex.body.taken.Load() > readByServer
+	missing := r.ContentLength - ex.body.taken.Load()
+	return r.ContentLength < 0 || missing > readByServer || r.Close && missing > 0
 }
 
 // beforeHeader is called before the header of an answer is sent. Of an upload
@@ -38,10 +40,10 @@ func (ex *exchange) beforeHeader(w http.ResponseWriter, status int) {
 
 // listenOn reads on after an early answer, within limits, if the client has all of
 // that: the end of an answer without a length is sent only after the handler.
-func (ex *exchange) listenOn(w http.ResponseWriter, r *http.Request) {
+func (ex *exchange) listenOn(w http.ResponseWriter) {
 	if !ex.early || ex.drained || !ex.uploadsOn() || w.Header().Get("Content-Length") == "" {
 		return
 	}
 	_ = http.NewResponseController(w).Flush()
-	drain(ex, w, r)
+	drain(ex, w)
 }

@@ -31,9 +31,9 @@ func hasty(c net.Conn) {
 	_, _ = io.Copy(io.Discard, c)
 }
 
-// upload sends size bytes, a multiple of 28, over 0.7 s, longer than net/http listens after an answer, looks for an answer only then, and
-// returns it.
-func upload(s *server, size int, chunked bool) (*http.Response, error) {
+// upload sends size bytes, a multiple of 28, over 0.7 s, longer than net/http
+// listens after an answer, looks for an answer only then, and returns it.
+func upload(s *server, size int, chunked bool, connection string) (*http.Response, error) {
 	c, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func upload(s *server, size int, chunked bool) (*http.Response, error) {
 	if chunked {
 		framing = "Transfer-Encoding: chunked"
 	}
-	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\n%s\r\n\r\n", s.addr, framing)
+	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n%s\r\n\r\n", s.addr, connection, framing)
 	const parts = 28
 	pace := time.NewTicker(25 * time.Millisecond) // an upload that takes its time is what is tested
 	defer pace.Stop()
@@ -83,17 +83,19 @@ func TestEarlyAnswersArrive(t *testing.T) {
 	for _, directive := range directives {
 		for _, size := range []int{112 << 10, 7 << 20} {
 			for _, chunked := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s %d chunked=%v", directive, size, chunked), func(t *testing.T) {
-					s := serve(t, directive+" "+tcpOrigin(t, hasty))
-					res, err := upload(s, size, chunked)
-					if directive == stock {
-						t.Logf("through %s: %v", stock, err)
-						return
-					}
-					if err != nil || res.StatusCode != http.StatusRequestEntityTooLarge {
-						t.Fatalf("got %v, want the answer", err)
-					}
-				})
+				for _, connection := range []string{"keep-alive", "close"} {
+					t.Run(fmt.Sprintf("%s %d chunked=%v %s", directive, size, chunked, connection), func(t *testing.T) {
+						s := serve(t, directive+" "+tcpOrigin(t, hasty))
+						res, err := upload(s, size, chunked, connection)
+						if directive == stock {
+							t.Logf("through %s: %v", stock, err)
+							return
+						}
+						if err != nil || res.StatusCode != http.StatusRequestEntityTooLarge {
+							t.Fatalf("got %v, want the answer", err)
+						}
+					})
+				}
 			}
 		}
 	}

@@ -7,10 +7,13 @@ package caddymodule_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/resetguard/caddy-resetguard/faultinject"
 )
@@ -54,13 +57,25 @@ func TestErrorRouteGetsWholeBodyOrNone(t *testing.T) {
 	}
 }
 
-// uploadBothWays sends the body with a length and without.
+// uploadBothWays sends the body with a length and without. The upload may be cut
+// short by a reset: net/http's server breaks off a read of the body that is under
+// way when an error route ends, and does not read on. The origin then tells what it
+// was sent.
 func uploadBothWays(t *testing.T, s *server, path string, body []byte) {
 	t.Helper()
-	client := newClient(t)
+	tr := &http.Transport{DisableCompression: true}
+	t.Cleanup(tr.CloseIdleConnections)
+	client := &http.Client{Transport: tr, Timeout: 20 * time.Second}
 	for _, method := range []string{http.MethodPost, http.MethodPut} {
 		for form, body := range map[string]io.Reader{"declared": bytes.NewReader(body), "chunked": io.MultiReader(bytes.NewReader(body))} {
-			switch got := do(t, client, newRequest(t, method, s.url(path), body)); got.status {
+			res, err := client.Do(newRequest(t, method, s.url(path), body))
+			if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch got := readAnswer(t, res); got.status {
 			case http.StatusOK, http.StatusBadGateway:
 			default:
 				t.Errorf("%s %s, %s: got status %d, want 200 or 502", method, path, form, got.status)

@@ -77,7 +77,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ex.handled = true
 	ex.Begin(time.Now())
 	if r.Body != nil && r.ContentLength != 0 {
-		ex.body.ReadCloser, ex.request = r.Body, r
+		ex.body.ReadCloser, ex.body.http1, ex.request = r.Body, r.ProtoMajor == 1, r
 		r.Body = &ex.body // error routes read through it, too
 	}
 	ctx := &exchangeContext{Context: r.Context(), ex: ex}
@@ -107,7 +107,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	err := h.conclude(ex, &ex.writer, r, next.ServeHTTP(&ex.writer, r))
 	returned = err == nil
 	if returned {
-		ex.listenOn(w, r)
+		ex.listenOn(w)
 	}
 	return err
 }
