@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,27 +35,79 @@ func (stalledError) Temporary() bool { return true }
 const stallTicks = 4
 
 // watchdog ends an attempt when nothing has happened for too long although
-// something was due. It has one timer, which most requests start and stop
-// without its ever going off. On duty it holds its lock while it looks at the
-// attempt; dismissed, it looks no more, so that the attempt can be used again.
+// something was due. It holds its lock while it looks at the attempt; dismissed,
+// it looks no more, so that the attempt can be used again.
 type watchdog struct {
-	timer *time.Timer
+	at int // place in the kennel's list, which guards it
 
 	mu    sync.Mutex
 	a     *attempt // nil: not on duty
-	every time.Duration
-	still int // how often in a row nothing had happened
+	still int      // how often in a row nothing had happened; -1: not looked yet
 	seen  progress
 }
 
-// newWatchdogs makes the pool of a transport's watchdogs.
-func newWatchdogs() *sync.Pool {
-	return &sync.Pool{New: func() any {
-		w := new(watchdog)
-		w.timer = time.AfterFunc(time.Hour, w.look)
-		w.timer.Stop()
-		return w
-	}}
+// kennel has one timer for all watchdogs of a transport. One for each request
+// would cost some four microseconds: to set a timer wakes a thread that is to wait
+// for it.
+type kennel struct {
+	every time.Duration
+	idle  sync.Pool
+
+	mu     sync.Mutex
+	onDuty []*watchdog // bounded by the attempts under way
+	timer  *time.Timer // runs while somebody is on duty
+}
+
+// newKennel makes the watchdogs of a transport that allows stalls up to limit.
+func newKennel(limit time.Duration) *kennel {
+	return &kennel{every: limit / stallTicks, idle: sync.Pool{New: func() any { return new(watchdog) }}}
+}
+
+// send sets a watchdog on an attempt.
+func (k *kennel) send(a *attempt) *watchdog {
+	w := k.idle.Get().(*watchdog)
+	w.mu.Lock()
+	w.a, w.still, w.seen = a, -1, progress{}
+	w.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w.at = len(k.onDuty)
+	if k.onDuty = append(k.onDuty, w); k.timer == nil {
+		k.timer = time.AfterFunc(k.every, k.round)
+	}
+	return w
+}
+
+// recall takes a watchdog off its attempt.
+func (k *kennel) recall(w *watchdog) {
+	k.mu.Lock()
+	last := len(k.onDuty) - 1
+	k.onDuty[w.at] = k.onDuty[last]
+	k.onDuty[w.at].at = w.at
+	k.onDuty[last] = nil
+	k.onDuty = k.onDuty[:last]
+	k.mu.Unlock()
+	w.mu.Lock()
+	w.a = nil
+	w.mu.Unlock()
+	k.idle.Put(w)
+}
+
+// round lets all look, and is due again if there are any.
+func (k *kennel) round() {
+	k.mu.Lock()
+	all := slices.Clone(k.onDuty)
+	k.mu.Unlock()
+	for _, w := range all { // one that has another attempt by now begins with it
+		w.look()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.onDuty) == 0 {
+		k.timer = nil
+		return
+	}
+	k.timer.Reset(k.every)
 }
 
 // progress changes with everything that happens to an attempt.
@@ -67,16 +120,9 @@ type progress struct {
 
 // watchStall sets a watchdog on the attempt, unless silence is its nature.
 func (a *attempt) watchStall(req *http.Request) {
-	limit := a.transport.policy.Stall
-	if limit <= 0 || a.transport.watchdogs == nil || expectsSilence(req) {
-		return
+	if k := a.transport.kennel; k != nil && !expectsSilence(req) {
+		a.dog = k.send(a)
 	}
-	w := a.transport.watchdogs.Get().(*watchdog)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.a, w.every, w.still, w.seen = a, limit/stallTicks, 0, progress{}
-	a.dog = w
-	w.timer.Reset(w.every)
 }
 
 // expectsSilence tells that the upstream may wait with its answer for as long as
@@ -95,16 +141,10 @@ func (a *attempt) dismiss() {
 		return
 	}
 	a.dog = nil
-	w.mu.Lock()
-	w.a = nil
-	stopped := w.timer.Stop()
-	w.mu.Unlock()
-	if stopped { // otherwise it is about to look, once more
-		a.transport.watchdogs.Put(w)
-	}
+	a.transport.kennel.recall(w)
 }
 
-// look is called by the timer.
+// look is called in each round.
 func (w *watchdog) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -117,7 +157,6 @@ func (w *watchdog) look() {
 		w.seen, w.still = now, 0
 	}
 	if w.still < stallTicks {
-		w.timer.Reset(w.every)
 		return
 	}
 	w.a = nil

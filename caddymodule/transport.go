@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -54,7 +53,7 @@ type Transport struct {
 	faults *faultLog
 	replay *failover.SpoolBudget
 
-	watchdogs *sync.Pool
+	kennel *kennel // nil: stalls are allowed
 
 	inner http.RoundTripper
 	// own is the default transport, which nobody else would clean up.
@@ -84,7 +83,10 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return err
 	}
 	t.faults, t.replay = app.faults, app.replay
-	t.policy, t.watchdogs = t.Failover.policy(), newWatchdogs()
+	t.policy = t.Failover.policy()
+	if t.policy.Stall > 0 {
+		t.kennel = newKennel(t.policy.Stall)
+	}
 	t.site = app.siteOf(ctx)
 	t.site.policy = &t.policy
 	if err := t.loadInner(ctx); err != nil {
