@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/resetguard/caddy-resetguard/diagnose"
 	"github.com/resetguard/caddy-resetguard/health/pressure"
 )
 
@@ -214,7 +215,7 @@ func (a *App) tellPressure(t pressure.Transition) {
 			zap.Float64("value", round(t.Value)),
 			zap.Float64("pressure", round(t.P)),
 			zap.String("doing", doing[t.To]),
-			zap.String("hint", pressureHint(t.Resource)),
+			zap.String("hint", diagnose.ShortageHint(t.Resource.String())),
 		)
 	}
 }
@@ -226,32 +227,6 @@ var doing = map[pressure.Level]string{
 	pressure.High:     "limits of upstreams are enforced, background requests are refused, nothing is sent again that counts as a retry",
 	pressure.Severe:   "limits of upstreams are enforced, background and sheddable requests are refused, connections close after an answer, no body is held or kept",
 	pressure.Critical: "only critical requests are sure to be served",
-}
-
-// pressureHint says what to do about a shortage. thresholds of memory, cpu and
-// files can be set; see docs/configuration.md.
-func pressureHint(r pressure.Resource) string {
-	switch r {
-	case pressure.Memory, pressure.MemoryLimit, pressure.MemoryStall, pressure.MemoryFull:
-		return "Give Caddy or its control group more memory (MemoryMax, GOMEMLIMIT), or find what takes it here: `ps aux --sort=-rss`."
-	case pressure.CPU, pressure.SchedLatency, pressure.GC:
-		return "Other work takes this host's processors: see `top`. Move it, or give Caddy more of them."
-	case pressure.Throttling:
-		return "The quota of Caddy's control group is used up: raise its `cpu.max` (CPUQuota)."
-	case pressure.Files, pressure.FileErrors:
-		return "Caddy has too few file descriptors: raise LimitNOFILE of its service, or `ulimit -n`."
-	case pressure.Conntrack:
-		return "The firewall's table of connections is nearly full: raise `net.netfilter.nf_conntrack_max`."
-	case pressure.Ports:
-		return "Nearly all local ports are in use: keep more idle connections (`keepalive_idle_conns_per_host`), or widen `net.ipv4.ip_local_port_range`."
-	case pressure.AcceptQueue, pressure.ListenDrops:
-		return "New connections wait to be accepted: this host's processors are busy, or the queue is short (`net.core.somaxconn`)."
-	case pressure.TCPMemory, pressure.TCPAborts:
-		return "The kernel has too little memory for connections: raise `net.ipv4.tcp_mem`, or look for slow readers."
-	case pressure.IOStall:
-		return "Work waits for this host's disks: see `iostat -x`."
-	}
-	return ""
 }
 
 // tellSources lists once what cannot be read here, and so counts for nothing.

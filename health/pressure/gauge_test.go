@@ -86,23 +86,16 @@ func TestGaugeProperties(t *testing.T) {
 }
 
 func TestActions(t *testing.T) {
-	for _, c := range []struct {
-		State
-		hedge, retry, keepAlive, refuse bool
-		idle                            float64
-	}{
-		{State{}, true, true, true, false, 1},
-		{State{.34, Calm, CPU}, true, true, true, false, 1},
-		{State{.4, Elevated, CPU}, false, true, true, false, .6},
-		{State{.4, Elevated, Ports}, false, true, true, false, 1},
-		{State{.6, High, CPU}, false, false, true, false, .4},
-		{State{.8, Severe, CPU}, false, false, false, false, .2},
-		{State{1, Critical, CPU}, false, false, false, true, .05},
+	for level, want := range map[Level]struct{ retry, keepAlive, optional bool }{
+		Calm:     {true, true, true},
+		Elevated: {true, true, true},
+		High:     {false, true, true},
+		Severe:   {false, false, false},
+		Critical: {false, false, false},
 	} {
-		s := c.State
-		if s.Hedge() != c.hedge || s.Retry() != c.retry || s.KeepAlive() != c.keepAlive || s.Optional() != c.keepAlive ||
-			s.Refuse() != c.refuse || !near(s.IdleFactor(), c.idle) {
-			t.Errorf("%+v: got %v %v %v %v %v", s, s.Hedge(), s.Retry(), s.KeepAlive(), s.Refuse(), s.IdleFactor())
+		s := State{Level: level}
+		if s.Retry() != want.retry || s.KeepAlive() != want.keepAlive || s.Optional() != want.optional {
+			t.Errorf("%v: got %v %v %v, want %+v", level, s.Retry(), s.KeepAlive(), s.Optional(), want)
 		}
 	}
 }
@@ -117,59 +110,6 @@ func TestNames(t *testing.T) {
 	}
 	if got := Resource(99).String() + Level(99).String() + Availability(99).String(); got != "unknownunknownunknown" {
 		t.Errorf("got %q for what does not exist", got)
-	}
-}
-
-func TestMultiplier(t *testing.T) {
-	var m Multiplier
-	for _, step := range []struct {
-		at       float64
-		overload bool
-		want     float64
-	}{
-		{0, true, 1},
-		{.5, true, 1},
-		{1, true, .7},
-		{2, true, .49},
-		{3, false, .343},
-		{4, false, .343 + .022},
-		{5, false, .343 + .022 + .024},
-		{4, false, .343 + .022 + .024},
-		{6, true, .343 + .022 + .024 + .026},
-		{7, false, .7 * .415},
-		{8, false, .7*.415 + .022},
-		{3600, false, 1},
-		{3601, true, 1},
-		{3602, false, .7},
-	} {
-		now := begin.Add(time.Duration(step.at * float64(time.Second)))
-		if got := m.Value(now); !near(got, step.want) {
-			t.Errorf("at %v: got %v, want %v", step.at, got, step.want)
-		}
-		if step.overload {
-			m.Overloaded(now)
-		}
-	}
-	for s := range 60 {
-		m.Overloaded(begin.Add(2*time.Hour + time.Duration(s)*time.Second))
-	}
-	if got := m.Value(begin.Add(2*time.Hour + time.Minute)); !near(got, .1) {
-		t.Errorf("after a minute of overload: got %v, want 0.1", got)
-	}
-}
-
-func TestEffective(t *testing.T) {
-	for _, c := range []struct{ limit, m, p, want float64 }{
-		{100, 1, 0, 100},
-		{100, 1, .5, 100},
-		{100, .5, .75, 27.5},
-		{100, 1, 1, 10},
-		{100, 0, 0, 10},
-		{100, 2, math.NaN(), 100},
-	} {
-		if got := Effective(c.limit, c.m, c.p); !near(got, c.want) {
-			t.Errorf("%+v: got %v", c, got)
-		}
 	}
 }
 

@@ -14,12 +14,11 @@ import (
 	"strings"
 )
 
-// The header fields. They are meant for proxies: Strip them from what a client
-// gets.
+// The header fields, in text and in JSON. They reach the client as everything else
+// that an origin answers; header_down removes them.
 const (
 	orcaHeader     = "Endpoint-Load-Metrics"
 	orcaHeaderJSON = "Endpoint-Load-Metrics-Json"
-	orcaHeaderBin  = "Endpoint-Load-Metrics-Bin"
 )
 
 // Limits on what is read of a report, which an origin could make of any size.
@@ -63,13 +62,6 @@ func ReportOf(h http.Header) (r Report, ok bool, err error) {
 		return Report{}, false, nil
 	}
 	return r, err == nil, err
-}
-
-// StripReport removes the reports, which are not for clients.
-func StripReport(h http.Header) {
-	delete(h, orcaHeader)
-	delete(h, orcaHeaderJSON)
-	delete(h, orcaHeaderBin)
 }
 
 // ParseReport reads a report in its text form, "cpu_utilization=0.3, eps=1", or

@@ -5,7 +5,6 @@
 package pressure
 
 import (
-	"context"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -114,22 +113,6 @@ func (s *Sampler) foldLocked(now time.Time) {
 	}
 	injected := math.Float64frombits(s.injected.Load())
 	s.reading.x[Injected], s.reading.p[Injected] = injected, injected
-}
-
-// Run samples until ctx ends, and reports each change of level.
-func (s *Sampler) Run(ctx context.Context, report func(Transition)) {
-	tick := time.NewTicker(Interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			if t, changed := s.Sample(now); changed {
-				report(t)
-			}
-		}
-	}
 }
 
 // Reading is a resource as of the last sample.

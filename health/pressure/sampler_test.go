@@ -14,7 +14,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -45,27 +44,6 @@ func TestInject(t *testing.T) {
 			t.Errorf("at %d: got %+v, want %+v", step.at, got, step.want)
 		}
 	}
-}
-
-func TestRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := New(time.Now())
-		defer s.Close()
-		s.Use(only(Injected))
-		s.Inject(.8)
-		ctx, cancel := context.WithCancel(t.Context())
-		var got []Transition
-		done := make(chan struct{})
-		go func() { defer close(done); s.Run(ctx, func(tr Transition) { got = append(got, tr) }) }()
-		time.Sleep(time.Second)
-		s.Inject(0)
-		time.Sleep(time.Minute)
-		cancel()
-		<-done
-		if len(got) != 4 || got[0] != (Transition{Calm, Severe, Injected, .8, .8}) || got[3].To != Calm {
-			t.Errorf("got %+v, want one step up and three down", got)
-		}
-	})
 }
 
 // Whatever is called at the same time, the race detector has nothing to say.
@@ -143,8 +121,8 @@ func BenchmarkState(b *testing.B) {
 	s := New(begin)
 	defer s.Close()
 	for b.Loop() {
-		if s.State().Refuse() {
-			b.Fatal("refused")
+		if !s.State().Retry() {
+			b.Fatal("pressure without a source")
 		}
 	}
 }

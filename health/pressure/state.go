@@ -54,9 +54,6 @@ type State struct {
 	Resource Resource // what is shortest, or was while P falls
 }
 
-// Hedge allows to ask a second origin in case the first one is slow.
-func (s State) Hedge() bool { return s.Level < Elevated }
-
 // Retry allows attempts that count against the budget.
 func (s State) Retry() bool { return s.Level < High }
 
@@ -66,21 +63,6 @@ func (s State) KeepAlive() bool { return s.Level < Severe }
 // Optional allows work that can be left undone: holding and replaying bodies,
 // taking in NEL reports.
 func (s State) Optional() bool { return s.Level < Severe }
-
-// Refuse asks for a 503 to every request that is not critical.
-func (s State) Refuse() bool { return s.Level >= Critical }
-
-// leastIdle keeps a timeout from becoming 0, which means none to net/http.
-const leastIdle = 0.05
-
-// IdleFactor is what to multiply idle timeouts by. For want of ports it stays 1:
-// each connection closed early keeps its port for another minute.
-func (s State) IdleFactor() float64 {
-	if s.Level < Elevated || s.Resource == Ports {
-		return 1
-	}
-	return max(leastIdle, 1-s.P)
-}
 
 // pack makes a word of a State, so that it can be read at once.
 func (s State) pack() uint64 {

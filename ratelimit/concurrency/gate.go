@@ -133,7 +133,7 @@ func NewGate(policy Policy) *Gate {
 	return g
 }
 
-// Sync makes these the gate's origins: index i of Full is limiters[i].
+// Sync makes these the gate's origins.
 func (g *Gate) Sync(limiters []*Limiter) {
 	list := make([]slots, len(limiters))
 	for i, l := range limiters {
@@ -172,17 +172,10 @@ func (g *Gate) Queued() int {
 	return g.queue.length
 }
 
-// Full tells that the origin with this index has no room for a request of this
+// Keeps tells that this origin, a *Limiter, has no room for a request of this
 // class, for those who choose.
-func (g *Gate) Full(index int, class Class) bool {
-	list := *g.origins.Load()
-	return index < len(list) && g.room(list[index], class) <= 0
-}
-
-// Keeps tells that this origin has no room for a request of this class, for
-// those who choose among origins without an index.
-func (g *Gate) Keeps(l *Limiter, class Class) bool {
-	return g.room(l, class) <= 0
+func (g *Gate) Keeps(s slots, class Class) bool {
+	return g.room(s, class) <= 0
 }
 
 // room is how many more requests of this class the origin gets; math.MaxInt where

@@ -87,11 +87,11 @@ func TestAutoEnforcesOnEvidenceOnly(t *testing.T) {
 	for range 2 * initialLimit {
 		l.Take()
 	}
-	if g.Full(0, Default) {
+	if g.Keeps(l, Default) {
 		t.Error("full without evidence")
 	}
 	l.SetPressure(0.5)
-	if !g.Full(0, Default) {
+	if !g.Keeps(l, Default) {
 		t.Error("not full with evidence")
 	}
 }
@@ -152,8 +152,8 @@ func TestCeilingRaised(t *testing.T) {
 			t.Errorf("Limit: got %d, want 1", got)
 		}
 		l.Take()
-		if _, ok := l.Try(); ok {
-			t.Error("Try took a place above the ceiling")
+		if got := l.Room(Default); got > 0 {
+			t.Errorf("at the ceiling there is room for %d", got)
 		}
 		got := make(chan Reason)
 		go func() {

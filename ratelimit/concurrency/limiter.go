@@ -73,18 +73,6 @@ type Permit struct {
 	inflight int64 // with this one
 }
 
-// Try takes a place if there is one: the fast way in for those who enforce the
-// limit by themselves.
-func (l *Limiter) Try() (p Permit, ok bool) {
-	epoch := l.epoch.Load()
-	if n := l.inflight.Add(1); n <= l.capped(l.inForce.Load()) {
-		return Permit{limiter: l, epoch: epoch, inflight: n, born: l.ages.enter()}, true
-	}
-	l.inflight.Add(-1)
-	l.Press()
-	return Permit{}, false
-}
-
 // Take takes a place whether there is one or not: for a request that a Gate has
 // let through, and for all that must not be refused.
 func (l *Limiter) Take() Permit {

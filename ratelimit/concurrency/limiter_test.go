@@ -23,26 +23,22 @@ func serve(l *Limiter, n int, took time.Duration, outcome Outcome, now time.Time
 	return now
 }
 
-func TestTryKeepsTheLimit(t *testing.T) {
+func TestRoomFollowsTheLimit(t *testing.T) {
 	l := NewLimiter(epoch)
 	var permits []Permit
-	for range initialLimit {
-		p, ok := l.Try()
-		if !ok {
-			t.Fatalf("refused with %d in flight, limit %d", l.InFlight(), l.Limit())
+	for n := range initialLimit {
+		if got := l.Room(Default); got != initialLimit-n {
+			t.Fatalf("with %d in flight: got room %d, want %d", n, got, initialLimit-n)
 		}
-		permits = append(permits, p)
+		permits = append(permits, l.Take())
 	}
-	if _, ok := l.Try(); ok || l.Room(Default) != 0 {
-		t.Errorf("above the limit: got ok %v and room %d, want neither", ok, l.Room(Default))
-	}
-	if l.Take(); l.InFlight() != initialLimit+1 {
-		t.Errorf("Take: got %d in flight, want %d", l.InFlight(), initialLimit+1)
+	if l.Take(); l.Room(Default) > 0 || l.InFlight() != initialLimit+1 {
+		t.Errorf("above the limit: got room %d and %d in flight", l.Room(Default), l.InFlight())
 	}
 	permits[0].Done(0, Ignored, epoch)
 	permits[1].Done(0, Ignored, epoch)
-	if _, ok := l.Try(); !ok {
-		t.Error("a place that was given back is not to be had")
+	if got := l.Room(Default); got != 1 {
+		t.Errorf("two places given back: got room %d, want 1", got)
 	}
 }
 

@@ -336,7 +336,7 @@ func (s *simulation) send(r *simRequest) {
 	first := s.random.IntN(size)
 	for i := range size {
 		k := (first + i) % size
-		if s.gate.Full(k, r.class) {
+		if s.gate.Keeps(s.guards[k], r.class) {
 			continue
 		}
 		if r.origin >= 0 {
