@@ -342,8 +342,8 @@ func negotiatedHTTP2(c net.Conn) bool {
 // stopHTTP2 ends the attempt before the request goes out to the same origin once
 // more: HTTP/2 would repeat it up to seven times, for a minute, where another
 // origin may answer at once. A connection that ends in good order is left to
-// HTTP/2, once: that is no fault, and Caddy's proxy would count it as one. Nothing has been sent by then: the client checks
-// its context before it writes HEADERS.
+// HTTP/2, once: that is no fault, and Caddy's proxy would count it as one. Nothing
+// has been sent by then: the client checks its context before it writes HEADERS.
 func (a *attempt) stopHTTP2(prev, now *connView) {
 	a.refused, a.refusal = true, health.RefusedStream
 	if prev.identity != now.identity {

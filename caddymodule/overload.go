@@ -149,7 +149,8 @@ func (s *site) steering() *concurrency.Gate {
 }
 
 // limit gives the roster's upstreams their limits, and what is known of their
-// load, with syncMu held. It lets all pass where addresses, or lists of them, depend on the request.
+// load, with syncMu held. It lets all pass where addresses, or lists of them, depend
+// on the request.
 func (s *site) limit(r *roster, now time.Time) {
 	if s.gate == nil || r.variable || s.perRequest {
 		return
