@@ -54,7 +54,6 @@ func ParseResumeMode(s string) (ResumeMode, bool) {
 // once more, of which as many bytes as the client has are read again and have
 // the same SHA-256.
 type Resumption struct {
-	mode   ResumeMode
 	status int
 	// etag or, if there is none, modified is the strong validator. Both are
 	// empty if there is none.
@@ -88,11 +87,7 @@ func (r *Resumption) Begin(mode ResumeMode, req *http.Request, res *http.Respons
 	if mode == ResumeVerify {
 		r.prefix = newPrefix(res)
 	}
-	if !r.byRange() && r.prefix == nil {
-		return false
-	}
-	r.mode = mode
-	return true
+	return r.byRange() || r.prefix != nil
 }
 
 // asksAgain tells whether req can be sent once more and means the same then.
@@ -126,9 +121,6 @@ func asksOneRange(h http.Header) bool {
 
 // byRange tells whether a strong validator is known, so that a part will do.
 func (r *Resumption) byRange() bool { return r.etag != "" || r.modified != "" }
-
-// CanResume tells whether Begin has found a way.
-func (r *Resumption) CanResume() bool { return r.mode != ResumeOff }
 
 // Costly tells that the origin has to send again what the client has already.
 func (r *Resumption) Costly() bool { return !r.byRange() }
