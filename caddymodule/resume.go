@@ -26,6 +26,20 @@ import (
 // breaks off at once no longer than by one that does not answer.
 const minProgress = 16 << 10
 
+const (
+	// smallProgress and smallWithin are how much must have come since a response
+	// broke off before, or how long ago that must have been, for the next break to
+	// be mended at once and for nothing. An upstream that breaks off all the time
+	// would otherwise be asked a thousand times for one download, as fast as it can
+	// answer. Both are well below what a resume is for: at 1 MiB in a second the
+	// pauses are a twentieth of the time that a download takes.
+	smallProgress = 1 << 20
+	smallWithin   = time.Second
+	// retryPause is the wait before an upstream is asked again, the first time, and
+	// after small progress before any is.
+	retryPause = 50 * time.Millisecond
+)
+
 // relay is a response on its way through several attempts. It belongs to the
 // goroutine that reads the response's body.
 type relay struct {
@@ -38,6 +52,7 @@ type relay struct {
 	at    int64
 	tries int
 	tried exchange // as far as the choice of an upstream needs one
+	small bool     // that progress was small, and soon over
 
 	// reread is how much of the beginning the current upstream has sent again, if
 	// it is to go on from there.
@@ -101,7 +116,8 @@ func (a *attempt) Resume(sent int64, err error) (io.ReadCloser, error) {
 // resume goes from upstream to upstream until one has the rest, or gives up.
 func (rl *relay) resume(sent int64, err error) (io.ReadCloser, error) {
 	if rl.since.IsZero() || sent-rl.at >= minProgress {
-		rl.since, rl.at, rl.tries, rl.tried, rl.mismatch = time.Now(), sent, 0, exchange{}, nil
+		rl.advance(sent-rl.at, time.Now())
+		rl.at, rl.mismatch = sent, nil
 	}
 	f, cause := rl.cur.judge(err)
 	rl.lose(f, cause)
@@ -117,6 +133,12 @@ func (rl *relay) resume(sent int64, err error) (io.ReadCloser, error) {
 			f = *failed
 		}
 	}
+}
+
+// advance begins the tries anew after so many bytes.
+func (rl *relay) advance(by int64, now time.Time) {
+	rl.small = !rl.since.IsZero() && by < smallProgress && now.Sub(rl.since) < smallWithin
+	rl.since, rl.tries, rl.tried = now, 0, exchange{}
 }
 
 // lose is called when the current attempt has failed.
@@ -162,12 +184,12 @@ func (rl *relay) refusal(f health.Fault, now time.Time) failover.Reason {
 	return ""
 }
 
-// permit asks the retry budget. To ask for what is missing, after something has
+// permit asks the retry budget. To ask for what is missing, after a good deal has
 // come, makes no upstream work more than the first request did. To have the
 // beginning sent again does, but is no attempt that came to nothing; everything
 // else is.
 func (rl *relay) permit(now time.Time) bool {
-	progress := rl.tries == 1
+	progress := rl.tries == 1 && !rl.small
 	if progress && !rl.first.resumption.Costly() || rl.cur.member == nil {
 		return true
 	}
@@ -195,7 +217,7 @@ func (rl *relay) giveUp(reason failover.Reason, err error) error {
 // if that has another version.
 func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 	u, member := rl.next()
-	if err := rl.pause(rl.reread == 0 && u != nil && rl.tried.Tried(u.String()) > 0); err != nil {
+	if err := rl.pause(rl.isEarly(u)); err != nil {
 		return nil, &health.Fault{Safety: health.Never}
 	}
 	a, before := rl.begin(u, member, sent), rl.reread
@@ -235,7 +257,8 @@ func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 // noteReread takes what was sent again of the beginning for progress, too.
 func (rl *relay) noteReread(before int64, now time.Time) {
 	if n := rl.first.resumption.Reread(); n-before >= minProgress {
-		rl.since, rl.tries, rl.tried, rl.reread = now, 0, exchange{}, n
+		rl.advance(n-before, now)
+		rl.reread = n
 	}
 }
 
@@ -268,13 +291,22 @@ func (rl *relay) ended(received int64, err error) {
 	}
 }
 
-// pause waits before an upstream is asked again that has just failed: 50 ms, 200
-// ms, 800 ms, each less up to half of it at random.
-func (rl *relay) pause(again bool) error {
-	if !again {
+// isEarly tells that u, of which nil is the upstream at hand, is not to be asked at
+// once: it has just failed, or the progress before was small.
+func (rl *relay) isEarly(u *reverseproxy.Upstream) bool {
+	if rl.small && rl.tries == 1 {
+		return true
+	}
+	return rl.reread == 0 && (u == nil || rl.tried.Tried(u.String()) > 0)
+}
+
+// pause waits before an upstream is asked too early: 50 ms, 200 ms, 800 ms, each
+// less up to half of it at random.
+func (rl *relay) pause(early bool) error {
+	if !early {
 		return nil
 	}
-	wait := 50 * time.Millisecond << min(2*(rl.tries-1), 4)
+	wait := retryPause << min(2*(rl.tries-1), 4)
 	timer := time.NewTimer(wait/2 + rand.N(wait/2))
 	defer timer.Stop()
 	ctx := rl.first.client
