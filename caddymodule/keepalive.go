@@ -5,6 +5,7 @@
 package caddymodule
 
 import (
+	"hash/maphash"
 	"net/http"
 	"time"
 
@@ -73,17 +74,70 @@ func (a *attempt) reopen() bool {
 	return true
 }
 
-// learn takes down what an attempt shows of idle connections.
+// learn takes down what an attempt shows of idle connections. That one was lost
+// shows nothing until it is proven that the request was not why: none of it was
+// sent, or the same was answered on a fresh connection. For a request that is sent
+// again that tells with its next attempt; for one that is not, with the next
+// request for the same.
 func (a *attempt) learn(f *health.Fault, v *connView) {
-	if v == nil || !v.reused || v.idle <= 0 || v.multiplexed || v.shunned || a.member == nil {
+	if v == nil || v.multiplexed || v.shunned || a.member == nil {
 		return
 	}
-	switch k, now := a.member.KeepAlive(), time.Now(); {
+	now := time.Now()
+	switch {
+	case f == nil && !v.reused:
+		a.clearSuspects(now)
+	case f == nil && v.idle > 0:
+		a.member.KeepAlive().Survived(v.idle, now)
 	case f == nil:
-		k.Survived(v.idle, now)
-	case isForgotten(f) && k.Failed(v.idle, now):
-		a.transport.site.tellIdleLimit(a.member, v.idle, now)
+	case !v.reused && isUnanswered(f) && a.member.KeepAlive().Suspected():
+		a.member.KeepAlive().Refuted(targetOf(a.out))
+	case v.reused && v.idle > 0 && isForgotten(f):
+		a.lost(f, v.idle, now)
 	}
+}
+
+// lost notes that the request was lost on a connection that had been idle.
+func (a *attempt) lost(f *health.Fault, idle time.Duration, now time.Time) {
+	k := a.member.KeepAlive()
+	l := health.Loss{Idle: idle, Took: f.Elapsed, Client: clientHash(a.out), Target: targetOf(a.out)}
+	if f.Safety != health.Unsent || f.Cause == health.Timeout {
+		k.Suspect(l, now)
+		return
+	}
+	if k.Failed(l, now) {
+		a.transport.site.tellIdleLimit(a.member, idle, now)
+	}
+}
+
+// clearSuspects tells that the request was answered on a fresh connection, by this
+// upstream and, after others had lost it, on their behalf: it breaks none.
+func (a *attempt) clearSuspects(now time.Time) {
+	a.clearSuspectsOf(a.member, now)
+	for _, m := range a.ex.triedMembers {
+		a.clearSuspectsOf(m, now)
+	}
+}
+
+func (a *attempt) clearSuspectsOf(m *health.Member, now time.Time) {
+	if !m.KeepAlive().Suspected() {
+		return
+	}
+	if idle, learned := m.KeepAlive().Answered(targetOf(a.out), now); learned {
+		a.transport.site.tellIdleLimit(m, idle, now)
+	}
+}
+
+// targetOf stands for what a request asks for. It leaves out the host, which may
+// differ between the upstreams that get the same request, and the query, in which
+// the same may be asked for in countless ways.
+func targetOf(r *http.Request) uint64 {
+	var h maphash.Hash
+	h.SetSeed(clientSeed)
+	_, _ = h.WriteString(r.Method)
+	_ = h.WriteByte(' ')
+	_, _ = h.WriteString(r.URL.Path)
+	return h.Sum64()
 }
 
 // isForgotten tells that the fault may come from the connection's having been
@@ -96,6 +150,13 @@ func isForgotten(f *health.Fault) bool {
 		return f.Reused && f.Received == 0 && (f.Phase == health.PhaseWait || f.Phase == health.PhaseWrite)
 	}
 	return false
+}
+
+// isUnanswered tells that a request on a fresh connection was lost as one on an idle
+// connection might be.
+func isUnanswered(f *health.Fault) bool {
+	return f.Side != health.SideClient && f.Safety == health.IfIdempotent && f.Received <= 0 &&
+		(f.Phase == health.PhaseWait || f.Phase == health.PhaseWrite)
 }
 
 const (

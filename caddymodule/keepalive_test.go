@@ -12,9 +12,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -183,6 +185,97 @@ func (f *forgetful) posts(t *testing.T, client *http.Client, url string, n int, 
 		<-timer.C
 	}
 	return failures
+}
+
+// trustingSite believes loopback whose requests it passes on, so that a test can be
+// many clients.
+const trustingSite = "trusted_proxies static 127.0.0.1/32"
+
+// ask sends a request of one of many clients, with a body and without a key.
+func ask(t *testing.T, client *http.Client, method, url, from string) (status int) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader("order"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Forwarded-For", from)
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, res.Body)
+	return res.StatusCode
+}
+
+// idleFor lets a connection be idle for longer than what may be one event.
+func idleFor(d time.Duration) { <-time.After(d) }
+
+// TestRequestsThatBreakConnectionsTeachNothing: whoever asks, and however long the
+// connection was idle, it is the request that breaks it.
+func TestRequestsThatBreakConnectionsTeachNothing(t *testing.T) {
+	for name, breaks := range map[string]func(*http.Request){
+		"panics": func(*http.Request) { panic(http.ErrAbortHandler) },
+		"hangs":  func(r *http.Request) { <-r.Context().Done() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var conns atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				if r.URL.Path == "/broken" {
+					breaks(r)
+				}
+			}))
+			srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					conns.Add(1)
+				}
+			}
+			srv.Start()
+			t.Cleanup(srv.Close)
+			site := serveConfig(t, "", trustingSite, "reset_guard "+srv.Listener.Addr().String()+" {\nfailover {\nstall 100ms\n}\n}")
+			client := newClient(t)
+			for i, method := range []string{http.MethodPost, http.MethodPut, http.MethodPost, http.MethodPut} {
+				from := fmt.Sprintf("192.0.2.%d", i)
+				if got := ask(t, client, http.MethodPost, site.url("/"), from); got != http.StatusOK {
+					t.Fatalf("got %d, want an answer", got)
+				}
+				idleFor(120 * time.Millisecond)
+				if got := ask(t, client, method, site.url("/broken"), from); got < 500 {
+					t.Fatalf("got %d, want an error", got)
+				}
+			}
+			ask(t, client, http.MethodPost, site.url("/"), "192.0.2.9") // a fresh connection
+			before := conns.Load()
+			idleFor(120 * time.Millisecond)
+			ask(t, client, http.MethodPost, site.url("/"), "192.0.2.9")
+			if n := conns.Load(); n != before {
+				t.Errorf("an idle connection was not used again")
+			}
+			if lines := site.linesWith(t, "gives up idle connections"); len(lines) > 0 {
+				t.Errorf("got %v, want nothing learned", lines)
+			}
+		})
+	}
+}
+
+// TestRetriesProveForgottenConnections: requests of which no two ask for the same
+// teach a limit when they are answered on a fresh connection, by whichever origin.
+func TestRetriesProveForgottenConnections(t *testing.T) {
+	const limit = 60 * time.Millisecond
+	a, b := startForgetful(t, limit, cutReset), startForgetful(t, limit, cutReset)
+	site := serveConfig(t, "", trustingSite, "reset_guard "+join(a.ln.Addr().String(), b.ln.Addr().String()))
+	client := newClient(t)
+	learned := func() bool { return len(site.linesWith(t, "gives up idle connections")) > 0 }
+	for i := 0; i < 40 && !learned(); i++ {
+		if got := ask(t, client, http.MethodPut, site.url(fmt.Sprint("/", i)), fmt.Sprintf("192.0.2.%d", i)); got != http.StatusOK {
+			t.Fatalf("got %d, want an answer: %v", got, site.faults(t))
+		}
+		idleFor(2 * limit)
+	}
+	if !learned() {
+		t.Errorf("no limit was learned; %v", site.faults(t))
+	}
 }
 
 // TestConnectionsThatAreNeverReused: an origin that resets every connection which

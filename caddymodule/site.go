@@ -264,8 +264,10 @@ func (s *site) boundClient(r *http.Request) uint64 {
 	if !s.eject.Bound {
 		return 0
 	}
-	return max(1, maphash.String(clientSeed, clientOf(r)))
+	return max(1, clientHash(r))
 }
+
+func clientHash(r *http.Request) uint64 { return maphash.String(clientSeed, clientOf(r)) }
 
 // clientSeed keeps clients from choosing addresses whose hashes meet. It never
 // changes.

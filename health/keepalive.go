@@ -5,6 +5,7 @@
 package health
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,21 +19,47 @@ import (
 // one that is too high costs a request. The zero value knows of no limit. Methods
 // may be called from several goroutines; as long as there is no limit, asking
 // costs one atomic load.
+//
+// A request that is lost on a connection which was idle may have been what broke
+// the connection: it brings the origin down, or hangs it. So a loss counts only if
+// no byte of the request was sent, or the same was answered on a fresh connection
+// afterwards, and what one cause explains counts once.
 type KeepAlive struct {
 	bound      atomic.Int64 // the limit + 1, in nanoseconds; 0: none is known
 	survived   atomic.Int64 // the longest that was survived lately, in nanoseconds
 	survivedAt atomic.Int64 // when, in Unix nanoseconds
+	suspected  atomic.Int32 // how many suspects there are
 
-	mu      sync.Mutex
-	dead    time.Duration // the shortest that was too long
-	failed  time.Time     // when the last failure came
-	bursts  int
-	burst   time.Time     // when the latest burst of failures began
-	longest time.Duration // the longest idle time in it
-	before  time.Duration // the shortest of the bursts before it; 0: none
+	mu       sync.Mutex
+	suspects []Loss        // the oldest first
+	dead     time.Duration // the shortest that was too long
+	failed   time.Time     // when the last failure came
+	bursts   int
+	burst    time.Time     // when the latest burst of failures began
+	client   uint64        // whose request that was
+	longest  time.Duration // the longest idle time in it
+	before   time.Duration // the shortest of the bursts before it; 0: none
+}
+
+// Loss is a request that was lost on a connection which had been idle.
+type Loss struct {
+	Idle time.Duration
+	// Took is how long the request had been under way; 0 if unknown.
+	Took time.Duration
+	// Client and Target stand for whose request it was and what it asked for.
+	Client, Target uint64
+	at             time.Time
 }
 
 const (
+	// maxSuspects is how many losses wait for a proof. Beyond that the oldest is
+	// forgotten, which makes learning slower and nothing wrong.
+	maxSuspects = 16
+	// oneClient is what failures of one client have to be apart to be two events, or
+	// as long as the connection was idle, if that is longer: then it was idle at the
+	// same time as the one before, so both show the same span. Nobody is to teach a
+	// limit by a handful of requests at once.
+	oneClient = 250 * time.Millisecond
 	// oneBurst is what belongs together: a process that ends takes all its
 	// connections along, however long they were idle.
 	oneBurst = 100 * time.Millisecond
@@ -116,9 +143,58 @@ func (k *KeepAlive) Survived(idle time.Duration, now time.Time) {
 // careful is a tenth less than what is proven.
 func careful(idle time.Duration) time.Duration { return idle - idle/10 }
 
-// Failed notes that a connection was lost after having been idle, and tells
-// whether a limit follows from that where none was known.
-func (k *KeepAlive) Failed(idle time.Duration, now time.Time) (learned bool) {
+// Suspect notes a loss of which the request may be the cause itself. It counts when
+// Answered tells that it is not.
+func (k *KeepAlive) Suspect(l Loss, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.suspects) == maxSuspects {
+		k.suspects = slices.Delete(k.suspects, 0, 1)
+	}
+	l.at = now
+	k.suspects = append(k.suspects, l)
+	k.suspected.Store(int32(len(k.suspects)))
+}
+
+// Answered notes that a request for target was answered on a fresh connection: it
+// is not what breaks connections. It tells whether a limit follows, where none was
+// known, and from which idle time.
+func (k *KeepAlive) Answered(target uint64, now time.Time) (idle time.Duration, learned bool) {
+	for _, l := range k.take(target) {
+		if now.Sub(l.at) <= coincidence && k.Failed(l, l.at) {
+			idle, learned = l.Idle, true
+		}
+	}
+	return idle, learned
+}
+
+// Refuted notes that a request for target was lost on a fresh connection, too: to
+// have been idle is not why.
+func (k *KeepAlive) Refuted(target uint64) { k.take(target) }
+
+// Suspected tells whether any loss waits for a proof. It costs one atomic load.
+func (k *KeepAlive) Suspected() bool { return k.suspected.Load() > 0 }
+
+// take removes the suspects that asked for target.
+func (k *KeepAlive) take(target uint64) (taken []Loss) {
+	if !k.Suspected() {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.suspects = slices.DeleteFunc(k.suspects, func(l Loss) bool {
+		if l.Target == target {
+			taken = append(taken, l)
+		}
+		return l.Target == target
+	})
+	k.suspected.Store(int32(len(k.suspects)))
+	return taken
+}
+
+// Failed notes a loss that the connection's having been idle has certainly brought
+// about, and tells whether a limit follows from that where none was known.
+func (k *KeepAlive) Failed(l Loss, now time.Time) (learned bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.forgetLocked(now)
@@ -126,10 +202,10 @@ func (k *KeepAlive) Failed(idle time.Duration, now time.Time) (learned bool) {
 	if now.UnixNano()-k.survivedAt.Load() > int64(survivalCounts) {
 		alive = 0
 	}
-	if alive >= idle {
+	if alive >= l.Idle {
 		return false // others were idle for longer: that was not why
 	}
-	k.countLocked(idle, now)
+	k.countLocked(l, now)
 	if k.bursts < burstsToLearn {
 		return false
 	}
@@ -147,20 +223,29 @@ func (k *KeepAlive) Failed(idle time.Duration, now time.Time) (learned bool) {
 }
 
 // countLocked takes a failure into the latest burst, or begins another one.
-func (k *KeepAlive) countLocked(idle time.Duration, now time.Time) {
+func (k *KeepAlive) countLocked(l Loss, now time.Time) {
 	if k.bound.Load() == 0 && now.Sub(k.failed) > coincidence {
 		k.bursts, k.before = 0, 0
 	}
-	k.failed = now
-	if k.bursts > 0 && now.Sub(k.burst) < oneBurst {
-		k.longest = max(k.longest, idle)
+	if now.After(k.failed) { // a loss may be proven after a later one
+		k.failed = now
+	}
+	if k.bursts > 0 && k.isOfBurstLocked(l, now.Sub(k.burst)) {
+		k.longest = max(k.longest, l.Idle)
 		return
 	}
 	if k.bursts > 0 && (k.before == 0 || k.longest < k.before) {
 		k.before = k.longest
 	}
 	k.bursts++
-	k.burst, k.longest = now, idle
+	k.burst, k.client, k.longest = now, l.Client, l.Idle
+}
+
+// isOfBurstLocked tells whether one cause may explain a loss and the burst that
+// began so long before: one crash, one hang during which both were waiting, or one
+// client.
+func (k *KeepAlive) isOfBurstLocked(l Loss, since time.Duration) bool {
+	return since < oneBurst || l.Took >= since || l.Client == k.client && since < max(oneClient, l.Idle)
 }
 
 // KeepAlive is what is known of idle connections to the origin.

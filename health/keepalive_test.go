@@ -83,7 +83,7 @@ func TestKeepAliveSteps(t *testing.T) {
 				if s.survived {
 					k.Survived(s.idle, now)
 				} else {
-					learned = k.Failed(s.idle, now)
+					learned = k.Failed(Loss{Idle: s.idle, Client: uint64(i)}, now)
 				}
 				limit, ok := k.Limit(now)
 				if !ok {
@@ -102,8 +102,8 @@ func TestKeepAliveSteps(t *testing.T) {
 func TestKeepAliveRelaxes(t *testing.T) {
 	var k KeepAlive
 	now := time.Unix(1_700_000_000, 0)
-	k.Failed(time.Second, now)
-	k.Failed(time.Second, now.Add(time.Second))
+	k.Failed(Loss{Idle: time.Second, Client: 1}, now)
+	k.Failed(Loss{Idle: time.Second, Client: 2}, now.Add(time.Second))
 	for _, tc := range []struct {
 		after, idle   time.Duration
 		plain, daring bool
@@ -127,6 +127,102 @@ func TestKeepAliveRelaxes(t *testing.T) {
 	}
 }
 
+// TestKeepAliveNeedsProof: a request that is lost on any connection teaches nothing,
+// and what one cause explains counts once.
+func TestKeepAliveNeedsProof(t *testing.T) {
+	const ms = time.Millisecond
+	const page, other = 1, 2
+	lost := func(client, target uint64) func(*KeepAlive, time.Time) bool {
+		return func(k *KeepAlive, now time.Time) bool {
+			k.Suspect(Loss{Idle: time.Second, Client: client, Target: target}, now)
+			return false
+		}
+	}
+	answered := func(target uint64) func(*KeepAlive, time.Time) bool {
+		return func(k *KeepAlive, now time.Time) bool {
+			idle, learned := k.Answered(target, now)
+			return learned && idle == time.Second
+		}
+	}
+	refuted := func(target uint64) func(*KeepAlive, time.Time) bool {
+		return func(k *KeepAlive, _ time.Time) bool { k.Refuted(target); return false }
+	}
+	hung := func(client uint64, took time.Duration) func(*KeepAlive, time.Time) bool {
+		return func(k *KeepAlive, now time.Time) bool {
+			return k.Failed(Loss{Idle: time.Second, Client: client, Took: took}, now)
+		}
+	}
+	type step struct {
+		at      time.Duration
+		does    func(*KeepAlive, time.Time) bool
+		learned bool
+	}
+	for _, tc := range []struct {
+		name  string
+		steps []step
+	}{
+		{"without an answer", []step{{0, lost(1, page), false}, {time.Minute, lost(2, page), false}, {2 * time.Minute, lost(3, page), false}}},
+		{"answered on a fresh connection", []step{
+			{0, lost(1, page), false}, {ms, answered(page), false},
+			{time.Minute, lost(1, page), false}, {time.Minute + ms, answered(page), true},
+		}},
+		{"another request was answered", []step{
+			{0, lost(1, page), false}, {ms, answered(other), false},
+			{time.Minute, lost(2, page), false}, {time.Minute + ms, answered(other), false},
+		}},
+		{"both are proven at once", []step{{0, lost(1, page), false}, {time.Minute, lost(2, page), false}, {2 * time.Minute, answered(page), true}}},
+		{"lost on a fresh one, too", []step{
+			{0, lost(1, page), false}, {time.Minute, lost(2, page), false}, {time.Minute + ms, refuted(page), false},
+			{2 * time.Minute, answered(page), false},
+		}},
+		{"another was lost on a fresh one", []step{
+			{0, lost(1, page), false}, {time.Minute, lost(2, page), false}, {time.Minute + ms, refuted(other), false},
+			{2 * time.Minute, answered(page), true},
+		}},
+		{"answered too late", []step{{0, lost(1, page), false}, {time.Minute, lost(2, page), false}, {2 * time.Hour, answered(page), false}}},
+		{"one client", []step{
+			{0, lost(1, page), false}, {500 * ms, lost(1, page), false}, {999 * ms, lost(1, page), false}, {999 * ms, answered(page), false},
+			{1000 * ms, lost(1, page), false}, {1001 * ms, answered(page), true},
+		}},
+		{"two clients", []step{{0, lost(1, page), false}, {500 * ms, lost(2, page), false}, {501 * ms, answered(page), true}}},
+		{"one hang", []step{{0, hung(1, time.Minute), false}, {50 * time.Second, hung(2, time.Minute), false}, {time.Minute, hung(3, time.Minute), false}}},
+		{"two hangs", []step{{0, hung(1, time.Minute), false}, {61 * time.Second, hung(2, time.Minute), true}}},
+		{"proven in another order", []step{
+			{0, lost(1, other), false}, {time.Minute, lost(2, page), false},
+			{time.Minute + ms, answered(page), false}, {time.Minute + 2*ms, answered(other), false}, // may be one cause: it counts once
+			{2 * time.Minute, lost(1, page), false}, {2*time.Minute + ms, answered(page), true},
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var k KeepAlive
+			t0 := time.Unix(1_700_000_000, 0)
+			for i, s := range tc.steps {
+				if learned := s.does(&k, t0.Add(s.at)); learned != s.learned {
+					t.Fatalf("step %d: got learned %v, want %v", i, learned, s.learned)
+				}
+			}
+		})
+	}
+}
+
+// TestKeepAliveForgetsSuspects: they are bounded, and the latest stay.
+func TestKeepAliveForgetsSuspects(t *testing.T) {
+	var k KeepAlive
+	now := time.Unix(1_700_000_000, 0)
+	for i := range uint64(10 * maxSuspects) {
+		k.Suspect(Loss{Idle: time.Second, Client: i, Target: i}, now.Add(time.Duration(i)*time.Second))
+	}
+	if n := len(k.suspects); n != maxSuspects || k.suspects[n-1].Target != 10*maxSuspects-1 {
+		t.Errorf("got %d suspects, the last %v, want the latest %d", n, k.suspects[n-1], maxSuspects)
+	}
+	for i := range uint64(10 * maxSuspects) {
+		k.Refuted(i)
+	}
+	if k.Suspected() {
+		t.Error("got suspects after all were refuted")
+	}
+}
+
 // TestKeepAliveLearnsAnyLimit: POSTs at gaps of 0.8 to 1.6 times the limit fail
 // at most three times.
 func TestKeepAliveLearnsAnyLimit(t *testing.T) {
@@ -134,17 +230,21 @@ func TestKeepAliveLearnsAnyLimit(t *testing.T) {
 		limit := time.Duration(rapid.Int64Range(int64(200*time.Millisecond), int64(5*time.Minute)).Draw(t, "limit"))
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		var k KeepAlive
-		now, failures := time.Unix(1_700_000_000, 0), 0
+		now, failures, lost := time.Unix(1_700_000_000, 0), 0, false
 		for range 200 {
 			gap := time.Duration((0.8 + 0.8*rng.Float64()) * float64(limit))
 			now = now.Add(gap)
 			switch {
+			case lost:
+				k.Answered(0, now) // on a fresh connection, as the other one is gone
+				lost = false
 			case !k.Reusable(gap, false, now):
 			case gap < limit:
 				k.Survived(gap, now)
 			default:
 				failures++
-				k.Failed(gap, now)
+				k.Suspect(Loss{Idle: gap}, now)
+				lost = true
 			}
 			if failures > 3 {
 				t.Fatalf("limit %s: got %d failures", limit, failures)
