@@ -415,3 +415,32 @@ func TestAdminCountsRequestsInFlight(t *testing.T) {
 	<-done
 	eventually(t, "nothing in flight", func() bool { return one(t, s.standings(t, "")).InFlight == 0 })
 }
+
+// TestAdminCountsResumedAnswers: they are in flight where they are finished.
+func TestAdminCountsResumedAnswers(t *testing.T) {
+	const after = 300 << 10
+	content := faultinject.Bytes(1 << 20)
+	a := (&cutter{content: content, etag: `"v1"`, cut: everyAnswer(after, after, cutClose)}).start(t)
+	b := (&cutter{content: content, etag: `"v1"`, cut: everyAnswer(after, after, cutStall)}).start(t)
+	s := serveAdmin(t, "", "reset_guard "+join(a.addr, b.addr)+" {\nlb_policy first\n}")
+	res, err := newClient(t).Get(s.url("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if n, err := io.ReadFull(res.Body, make([]byte, 2*after)); err != nil {
+		t.Fatalf("got %d bytes and %v", n, err)
+	}
+	inFlight := func() map[string]int {
+		counts := make(map[string]int)
+		for _, u := range s.standings(t, "") {
+			counts[u.Upstream] = u.InFlight
+		}
+		return counts
+	}
+	if n := inFlight(); n[a.addr] != 0 || n[b.addr] != 1 {
+		t.Errorf("got %v, want one at %s", n, b.addr)
+	}
+	res.Body.Close()
+	eventually(t, "nothing in flight", func() bool { n := inFlight(); return n[a.addr] == 0 && n[b.addr] == 0 })
+}

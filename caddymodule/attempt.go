@@ -50,7 +50,8 @@ type attempt struct {
 	relay      *relay
 	// dial is nil if the transport's connections are watched.
 	dial *dialRecorder
-	// received is the response as it came, if held is handed over in its place.
+	// held is the response that is handed over, if that needs to be known: with its
+	// start held in place of received, which is the one that came, or to be resumed.
 	received, held *http.Response
 
 	// began is when the attempt did, ttfb how long the answer's first byte took;

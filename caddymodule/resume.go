@@ -58,6 +58,9 @@ type relay struct {
 	// it is to go on from there.
 	reread int64
 
+	// again is the answer that goes on, if it has come as a whole once more.
+	again *http.Response
+
 	mismatch error // what another upstream has instead; nil if none was seen
 	gaveUp   bool
 }
@@ -69,6 +72,7 @@ func (a *attempt) prepareResume(res *http.Response) {
 		return
 	}
 	if a.resumption.Begin(p.Resume, withoutBody(a.out, a.ex.spool), res, a.began) {
+		a.held = res
 		a.body.ResumeWith(a)
 	}
 }
@@ -240,6 +244,9 @@ func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 	res.Body = a.watchBody(res)
 	rest, err := rl.first.resumption.Accept(res, sent)
 	if err == nil {
+		if rl.first.length < 0 { // no part of such a body can be asked for
+			rl.again = res
+		}
 		return &resumedBody{Reader: rest, Closer: res.Body}, nil
 	}
 	_ = res.Body.Close()
@@ -280,6 +287,7 @@ func (rl *relay) failed(err error) *health.Fault {
 // ended is called as the response's body has ended, in whatever way.
 func (rl *relay) ended(received int64, err error) {
 	rl.cur.stop(err)
+	rl.takeTrailer(err)
 	rl.cur.conclude(nil) // if nothing else was found
 	switch a := rl.first; {
 	case err == nil, a.length >= 0 && received >= a.length:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The trailer of a response whose start is held.
+// The trailer of a response whose start is held, or which was resumed.
 
 package caddymodule
 
@@ -24,5 +24,14 @@ func (a *attempt) withOwnTrailer(res *http.Response) *http.Response {
 func (a *attempt) takeTrailer(end error) {
 	if a.received != nil && end == nil {
 		a.held.Trailer = a.received.Trailer
+	}
+}
+
+// takeTrailer gives the response the trailer of the answer that went on, if that is
+// the same as a whole: a trailer speaks of the message that it ends, such as its
+// digest, and the end of a part is not that of the response.
+func (rl *relay) takeTrailer(end error) {
+	if rl.again != nil && end == nil {
+		rl.first.held.Trailer = rl.again.Trailer
 	}
 }
