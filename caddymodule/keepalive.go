@@ -78,7 +78,7 @@ func (a *attempt) reopen() bool {
 // shows nothing until it is proven that the request was not why: none of it was
 // sent, or the same was answered on a fresh connection. For a request that is sent
 // again that tells with its next attempt; for one that is not, with the next
-// request for the same.
+// request for the same, or with others that are lost alike.
 func (a *attempt) learn(f *health.Fault, v *connView) {
 	if v == nil || v.multiplexed || v.shunned || a.member == nil {
 		return
@@ -91,7 +91,7 @@ func (a *attempt) learn(f *health.Fault, v *connView) {
 		a.member.KeepAlive().Survived(v.idle, now)
 	case f == nil:
 	case !v.reused && isUnanswered(f) && a.member.KeepAlive().Suspected():
-		a.member.KeepAlive().Refuted(targetOf(a.out))
+		a.member.KeepAlive().Refuted(targetOf(a.out), now)
 	case v.reused && v.idle > 0 && isForgotten(f):
 		a.lost(f, v.idle, now)
 	}
@@ -101,11 +101,13 @@ func (a *attempt) learn(f *health.Fault, v *connView) {
 func (a *attempt) lost(f *health.Fault, idle time.Duration, now time.Time) {
 	k := a.member.KeepAlive()
 	l := health.Loss{Idle: idle, Took: f.Elapsed, Client: clientHash(a.out), Target: targetOf(a.out)}
+	learned := false
 	if f.Safety != health.Unsent || f.Cause == health.Timeout {
-		k.Suspect(l, now)
-		return
+		idle, learned = k.Suspect(l, now)
+	} else {
+		learned = k.Failed(l, now)
 	}
-	if k.Failed(l, now) {
+	if learned {
 		a.transport.site.tellIdleLimit(a.member, idle, now)
 	}
 }

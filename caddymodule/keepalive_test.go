@@ -278,6 +278,26 @@ func TestRetriesProveForgottenConnections(t *testing.T) {
 	}
 }
 
+// TestUnlikeLossesProveForgottenConnections: where no two POSTs ask for the same, and
+// none is sent again, a few that are lost alike teach a limit.
+func TestUnlikeLossesProveForgottenConnections(t *testing.T) {
+	const limit = 60 * time.Millisecond
+	f := startForgetful(t, limit, cutReset)
+	site := serveConfig(t, "", trustingSite, "reset_guard "+f.ln.Addr().String())
+	client := newClient(t)
+	learned := func() bool { return len(site.linesWith(t, "gives up idle connections")) > 0 }
+	lost := 0
+	for i := 0; i < 40 && !learned(); i++ {
+		if got := ask(t, client, http.MethodPost, site.url(fmt.Sprint("/", i)), "192.0.2.1"); got != http.StatusOK {
+			lost++
+		}
+		idleFor(2 * limit)
+	}
+	if !learned() || lost > 4 {
+		t.Errorf("%d were lost, want three or four and a limit; %v", lost, site.faults(t))
+	}
+}
+
 // TestConnectionsThatAreNeverReused: an origin that resets every connection which
 // is used again.
 func TestConnectionsThatAreNeverReused(t *testing.T) {

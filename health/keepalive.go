@@ -23,7 +23,8 @@ import (
 // A request that is lost on a connection which was idle may have been what broke
 // the connection: it brings the origin down, or hangs it. So a loss counts only if
 // no byte of the request was sent, or the same was answered on a fresh connection
-// afterwards, and what one cause explains counts once.
+// afterwards, or different requests were lost and none on a fresh connection; and
+// what one cause explains counts once.
 type KeepAlive struct {
 	bound      atomic.Int64 // the limit + 1, in nanoseconds; 0: none is known
 	survived   atomic.Int64 // the longest that was survived lately, in nanoseconds
@@ -32,6 +33,7 @@ type KeepAlive struct {
 
 	mu       sync.Mutex
 	suspects []Loss        // the oldest first
+	refuted  time.Time     // when a request was last lost on a fresh connection
 	dead     time.Duration // the shortest that was too long
 	failed   time.Time     // when the last failure came
 	bursts   int
@@ -55,6 +57,11 @@ const (
 	// maxSuspects is how many losses wait for a proof. Beyond that the oldest is
 	// forgotten, which makes learning slower and nothing wrong.
 	maxSuspects = 16
+	// unalike is how many different things must have been asked for by requests that
+	// were lost on idle connections, and none on fresh ones meanwhile, so that it was
+	// not what they asked for. Sites where no two POSTs ask for the same would
+	// otherwise never learn.
+	unalike = 3
 	// oneClient is what failures of one client have to be apart to be two events, or
 	// as long as the connection was idle, if that is longer: then it was idle at the
 	// same time as the one before, so both show the same span. Nobody is to teach a
@@ -144,44 +151,81 @@ func (k *KeepAlive) Survived(idle time.Duration, now time.Time) {
 func careful(idle time.Duration) time.Duration { return idle - idle/10 }
 
 // Suspect notes a loss of which the request may be the cause itself. It counts when
-// Answered tells that it is not.
-func (k *KeepAlive) Suspect(l Loss, now time.Time) {
+// Answered tells that it is not, or when losses of different requests have nothing
+// else in common. Suspect tells whether a limit follows from that, where none was
+// known, and from which idle time.
+func (k *KeepAlive) Suspect(l Loss, now time.Time) (idle time.Duration, learned bool) {
+	l.at = now
+	return k.count(k.suspect(l))
+}
+
+// suspect returns the losses that count by now.
+func (k *KeepAlive) suspect(l Loss) []Loss {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.suspects = slices.DeleteFunc(k.suspects, func(old Loss) bool { return l.at.Sub(old.at) > coincidence })
 	if len(k.suspects) == maxSuspects {
 		k.suspects = slices.Delete(k.suspects, 0, 1)
 	}
-	l.at = now
 	k.suspects = append(k.suspects, l)
+	var proven []Loss
+	if k.differentLocked() >= unalike {
+		proven = slices.DeleteFunc(k.suspects, func(old Loss) bool { return !old.at.After(k.refuted) })
+		k.suspects = nil
+	}
 	k.suspected.Store(int32(len(k.suspects)))
+	return proven
+}
+
+// differentLocked is how many different things the suspects asked for since a
+// request was last lost on a fresh connection.
+func (k *KeepAlive) differentLocked() int {
+	n := 0
+	for i, l := range k.suspects {
+		first := func(other Loss) bool { return other.Target == l.Target && other.at.After(k.refuted) }
+		if l.at.After(k.refuted) && slices.IndexFunc(k.suspects, first) == i {
+			n++
+		}
+	}
+	return n
 }
 
 // Answered notes that a request for target was answered on a fresh connection: it
 // is not what breaks connections. It tells whether a limit follows, where none was
 // known, and from which idle time.
 func (k *KeepAlive) Answered(target uint64, now time.Time) (idle time.Duration, learned bool) {
-	for _, l := range k.take(target) {
-		if now.Sub(l.at) <= coincidence && k.Failed(l, l.at) {
+	taken := k.take(target, time.Time{})
+	return k.count(slices.DeleteFunc(taken, func(l Loss) bool { return now.Sub(l.at) > coincidence }))
+}
+
+// Refuted notes that a request for target was lost on a fresh connection, too: to
+// have been idle is not why.
+func (k *KeepAlive) Refuted(target uint64, now time.Time) { k.take(target, now) }
+
+// count takes proven losses for failures.
+func (k *KeepAlive) count(proven []Loss) (idle time.Duration, learned bool) {
+	for _, l := range proven {
+		if k.Failed(l, l.at) {
 			idle, learned = l.Idle, true
 		}
 	}
 	return idle, learned
 }
 
-// Refuted notes that a request for target was lost on a fresh connection, too: to
-// have been idle is not why.
-func (k *KeepAlive) Refuted(target uint64) { k.take(target) }
-
 // Suspected tells whether any loss waits for a proof. It costs one atomic load.
 func (k *KeepAlive) Suspected() bool { return k.suspected.Load() > 0 }
 
-// take removes the suspects that asked for target.
-func (k *KeepAlive) take(target uint64) (taken []Loss) {
+// take removes the suspects that asked for target; refuted is when that was lost on
+// a fresh connection, if it was.
+func (k *KeepAlive) take(target uint64, refuted time.Time) (taken []Loss) {
 	if !k.Suspected() {
 		return nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if refuted.After(k.refuted) {
+		k.refuted = refuted
+	}
 	k.suspects = slices.DeleteFunc(k.suspects, func(l Loss) bool {
 		if l.Target == target {
 			taken = append(taken, l)

@@ -131,11 +131,11 @@ func TestKeepAliveRelaxes(t *testing.T) {
 // and what one cause explains counts once.
 func TestKeepAliveNeedsProof(t *testing.T) {
 	const ms = time.Millisecond
-	const page, other = 1, 2
+	const page, other, third = 1, 2, 3
 	lost := func(client, target uint64) func(*KeepAlive, time.Time) bool {
 		return func(k *KeepAlive, now time.Time) bool {
-			k.Suspect(Loss{Idle: time.Second, Client: client, Target: target}, now)
-			return false
+			_, learned := k.Suspect(Loss{Idle: time.Second, Client: client, Target: target}, now)
+			return learned
 		}
 	}
 	answered := func(target uint64) func(*KeepAlive, time.Time) bool {
@@ -145,7 +145,7 @@ func TestKeepAliveNeedsProof(t *testing.T) {
 		}
 	}
 	refuted := func(target uint64) func(*KeepAlive, time.Time) bool {
-		return func(k *KeepAlive, _ time.Time) bool { k.Refuted(target); return false }
+		return func(k *KeepAlive, now time.Time) bool { k.Refuted(target, now); return false }
 	}
 	hung := func(client uint64, took time.Duration) func(*KeepAlive, time.Time) bool {
 		return func(k *KeepAlive, now time.Time) bool {
@@ -179,6 +179,18 @@ func TestKeepAliveNeedsProof(t *testing.T) {
 			{0, lost(1, page), false}, {time.Minute, lost(2, page), false}, {time.Minute + ms, refuted(other), false},
 			{2 * time.Minute, answered(page), true},
 		}},
+		{"three different requests", []step{
+			{0, lost(1, page), false}, {time.Minute, lost(1, page), false}, {2 * time.Minute, lost(1, other), false},
+			{3 * time.Minute, lost(1, third), true},
+		}},
+		{"three different requests at once", []step{{0, lost(1, page), false}, {ms, lost(2, other), false}, {2 * ms, lost(3, third), false}}},
+		{"three different requests, another lost on a fresh one", []step{
+			{0, lost(1, page), false}, {time.Minute, lost(1, other), false}, {time.Minute + ms, refuted(4), false},
+			{2 * time.Minute, lost(1, third), false}, {3 * time.Minute, lost(1, page), false}, {4 * time.Minute, lost(1, other), true},
+		}},
+		{"three different requests, hours apart", []step{
+			{0, lost(1, page), false}, {time.Hour / 2, lost(1, other), false}, {2 * time.Hour, lost(1, third), false},
+		}},
 		{"answered too late", []step{{0, lost(1, page), false}, {time.Minute, lost(2, page), false}, {2 * time.Hour, answered(page), false}}},
 		{"one client", []step{
 			{0, lost(1, page), false}, {500 * ms, lost(1, page), false}, {999 * ms, lost(1, page), false}, {999 * ms, answered(page), false},
@@ -210,13 +222,13 @@ func TestKeepAliveForgetsSuspects(t *testing.T) {
 	var k KeepAlive
 	now := time.Unix(1_700_000_000, 0)
 	for i := range uint64(10 * maxSuspects) {
-		k.Suspect(Loss{Idle: time.Second, Client: i, Target: i}, now.Add(time.Duration(i)*time.Second))
+		k.Suspect(Loss{Idle: time.Second, Client: i, Target: i % (unalike - 1)}, now.Add(time.Duration(i)*time.Second))
 	}
-	if n := len(k.suspects); n != maxSuspects || k.suspects[n-1].Target != 10*maxSuspects-1 {
+	if n := len(k.suspects); n != maxSuspects || k.suspects[n-1].Client != 10*maxSuspects-1 {
 		t.Errorf("got %d suspects, the last %v, want the latest %d", n, k.suspects[n-1], maxSuspects)
 	}
-	for i := range uint64(10 * maxSuspects) {
-		k.Refuted(i)
+	for i := range uint64(unalike) {
+		k.Refuted(i, now)
 	}
 	if k.Suspected() {
 		t.Error("got suspects after all were refuted")
