@@ -40,8 +40,9 @@ func (h *Handler) answer(ex *exchange, w http.ResponseWriter, r *http.Request, f
 		ex.settle(w)
 		return caddyhttp.Error(verdict.Status, herr)
 	}
-	// Reading on makes sense only for an upload that is under way on HTTP/1.
-	uploads := r.ProtoMajor == 1 && r.Body != nil && r.ContentLength != 0
+	// Reading on makes sense only for an upload that is under way on HTTP/1; what a
+	// middleware behind us has put in its place is none.
+	uploads := ex.body.http1
 	switch {
 	case uploads && awaitsContinue(ex, r):
 		// Otherwise net/http waits for the body before it sends the header.

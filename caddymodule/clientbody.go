@@ -70,6 +70,14 @@ func (b *clientBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
+// finish passes a Close on to whoever else has put something into the body's place,
+// if all of it was read: then it does not read on.
+func (b *clientBody) finish() {
+	if b.closed.Load() && b.whole.Load() {
+		_ = b.ReadCloser.Close()
+	}
+}
+
 // discard reads on, up to limit bytes, and throws away what it gets; that may also
 // be the rest of a spent body, from below the proxy that this one is an error
 // route of. The error is io.EOF at the body's end.

@@ -93,6 +93,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			ex.giveBackTrial(time.Now())
 		}
 		ex.close()
+		ex.body.finish()
 		ctx.note()
 		ctx.ex = nil
 		if returned && ex.plain() {

@@ -214,16 +214,19 @@ func idleFor(d time.Duration) { <-time.After(d) }
 // TestRequestsThatBreakConnectionsTeachNothing: whoever asks, and however long the
 // connection was idle, it is the request that breaks it.
 func TestRequestsThatBreakConnectionsTeachNothing(t *testing.T) {
-	for name, breaks := range map[string]func(*http.Request){
-		"panics": func(*http.Request) { panic(http.ErrAbortHandler) },
-		"hangs":  func(r *http.Request) { <-r.Context().Done() },
+	for name, tc := range map[string]struct {
+		breaks  func(*http.Request)
+		options string
+	}{
+		"panics": {func(*http.Request) { panic(http.ErrAbortHandler) }, ""},
+		"hangs":  {func(r *http.Request) { <-r.Context().Done() }, "failover {\nstall 1s\n}"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var conns atomic.Int32
 			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				if r.URL.Path == "/broken" {
-					breaks(r)
+					tc.breaks(r)
 				}
 			}))
 			srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
@@ -233,7 +236,7 @@ func TestRequestsThatBreakConnectionsTeachNothing(t *testing.T) {
 			}
 			srv.Start()
 			t.Cleanup(srv.Close)
-			site := serveConfig(t, "", trustingSite, "reset_guard "+srv.Listener.Addr().String()+" {\nfailover {\nstall 100ms\n}\n}")
+			site := serveConfig(t, "", trustingSite, "reset_guard "+srv.Listener.Addr().String()+" {\n"+tc.options+"\n}")
 			client := newClient(t)
 			for i, method := range []string{http.MethodPost, http.MethodPut, http.MethodPost, http.MethodPut} {
 				from := fmt.Sprintf("192.0.2.%d", i)

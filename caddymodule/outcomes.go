@@ -7,6 +7,7 @@ package caddymodule
 import (
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,7 +74,9 @@ func (a *attempt) conclude(f *health.Fault) {
 		o.TTFB, o.Denied = a.pace(), a.status >= http.StatusBadRequest
 	} else {
 		o.Conn = a.lostConn(a.view.Load())
-		a.ex.triedMembers = append(a.ex.triedMembers, a.member)
+		// Once each, as an answer may be resumed any number of times.
+		others := slices.DeleteFunc(a.ex.triedMembers, func(m *health.Member) bool { return m == a.member })
+		a.ex.triedMembers = append(others, a.member)
 	}
 	s, now := a.transport.site, time.Now()
 	if f != nil {

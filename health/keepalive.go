@@ -38,6 +38,7 @@ type KeepAlive struct {
 	failed   time.Time     // when the last failure came
 	bursts   int
 	burst    time.Time     // when the latest burst of failures began
+	latest   time.Time     // when its latest failure came
 	client   uint64        // whose request that was
 	longest  time.Duration // the longest idle time in it
 	before   time.Duration // the shortest of the bursts before it; 0: none
@@ -274,22 +275,26 @@ func (k *KeepAlive) countLocked(l Loss, now time.Time) {
 	if now.After(k.failed) { // a loss may be proven after a later one
 		k.failed = now
 	}
-	if k.bursts > 0 && k.isOfBurstLocked(l, now.Sub(k.burst)) {
+	if k.bursts > 0 && k.isOfBurstLocked(l, now) {
 		k.longest = max(k.longest, l.Idle)
+		if now.After(k.latest) {
+			k.latest = now
+		}
 		return
 	}
 	if k.bursts > 0 && (k.before == 0 || k.longest < k.before) {
 		k.before = k.longest
 	}
 	k.bursts++
-	k.burst, k.client, k.longest = now, l.Client, l.Idle
+	k.burst, k.latest, k.client, k.longest = now, now, l.Client, l.Idle
 }
 
-// isOfBurstLocked tells whether one cause may explain a loss and the burst that
-// began so long before: one crash, one hang during which both were waiting, or one
-// client.
-func (k *KeepAlive) isOfBurstLocked(l Loss, since time.Duration) bool {
-	return since < oneBurst || l.Took >= since || l.Client == k.client && since < max(oneClient, l.Idle)
+// isOfBurstLocked tells whether one cause may explain a loss and the latest burst:
+// one crash, one hang during which this request and one of the others were waiting,
+// or one client.
+func (k *KeepAlive) isOfBurstLocked(l Loss, now time.Time) bool {
+	since := now.Sub(k.burst)
+	return since < oneBurst || l.Took >= now.Sub(k.latest) || l.Client == k.client && since < max(oneClient, l.Idle)
 }
 
 // KeepAlive is what is known of idle connections to the origin.

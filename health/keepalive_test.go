@@ -198,6 +198,9 @@ func TestKeepAliveNeedsProof(t *testing.T) {
 		}},
 		{"two clients", []step{{0, lost(1, page), false}, {500 * ms, lost(2, page), false}, {501 * ms, answered(page), true}}},
 		{"one hang", []step{{0, hung(1, time.Minute), false}, {50 * time.Second, hung(2, time.Minute), false}, {time.Minute, hung(3, time.Minute), false}}},
+		{"one long hang", []step{
+			{time.Minute, hung(1, time.Minute), false}, {90 * time.Second, hung(2, time.Minute), false}, {140 * time.Second, hung(3, time.Minute), false},
+		}},
 		{"two hangs", []step{{0, hung(1, time.Minute), false}, {61 * time.Second, hung(2, time.Minute), true}}},
 		{"proven in another order", []step{
 			{0, lost(1, other), false}, {time.Minute, lost(2, page), false},
