@@ -25,7 +25,7 @@ type clientBody struct {
 	whole   atomic.Bool // all of it was read
 	spent   atomic.Bool // what is left is for nobody
 	closed  atomic.Bool // on HTTP/1, instead of the server's own body
-	http1   bool        // the client's protocol
+	http1   bool        // there is a body, and it comes over HTTP/1
 	taken   atomic.Int64
 	reading sync.Mutex // held by a read, which may wait for the client: for it discard waits
 }

@@ -79,17 +79,16 @@ func (a *attempt) reopen() bool {
 // sent, or the same was answered on a fresh connection. For a request that is sent
 // again that tells with its next attempt; for one that is not, with the next
 // request for the same, or with others that are lost alike.
-func (a *attempt) learn(f *health.Fault, v *connView) {
+func (a *attempt) learn(f *health.Fault, v *connView, now time.Time) {
 	if v == nil || v.multiplexed || v.shunned || a.member == nil {
 		return
 	}
-	now := time.Now()
 	switch {
 	case f == nil && !v.reused:
 		a.clearSuspects(now)
 	case f == nil && v.idle > 0:
 		a.member.KeepAlive().Survived(v.idle, now)
-	case f == nil:
+	case f == nil: // it was reused at once, which shows nothing
 	case !v.reused && isUnanswered(f) && a.member.KeepAlive().Suspected():
 		a.member.KeepAlive().Refuted(targetOf(a.out), now)
 	case v.reused && v.idle > 0 && isForgotten(f):

@@ -68,7 +68,8 @@ func (a *attempt) conclude(f *health.Fault) {
 	}
 	a.enlisted = false
 	a.member.End()
-	a.learn(f, a.view.Load())
+	s, now := a.transport.site, time.Now()
+	a.learn(f, a.view.Load(), now)
 	o := health.Outcome{Fault: a.blame(f), Trial: a.trial}
 	if f == nil {
 		o.TTFB, o.Denied = a.pace(), a.status >= http.StatusBadRequest
@@ -77,9 +78,6 @@ func (a *attempt) conclude(f *health.Fault) {
 		// Once each, as an answer may be resumed any number of times.
 		others := slices.DeleteFunc(a.ex.triedMembers, func(m *health.Member) bool { return m == a.member })
 		a.ex.triedMembers = append(others, a.member)
-	}
-	s, now := a.transport.site, time.Now()
-	if f != nil {
 		o.Client = s.boundClient(a.out)
 	}
 	a.giveBack(f, 0, now)
@@ -131,10 +129,10 @@ func (a *attempt) observeHidden(f health.Fault, v *connView) {
 	if a.member == nil {
 		return
 	}
-	s := a.transport.site
-	a.learn(&f, v)
+	s, now := a.transport.site, time.Now()
+	a.learn(&f, v, now)
 	s.app.registry.metrics.fault(a.member.Addr(), &f)
-	s.observe(a.member, health.Outcome{Fault: &f, Conn: a.lostConn(v)}, time.Now())
+	s.observe(a.member, health.Outcome{Fault: &f, Conn: a.lostConn(v)}, now)
 }
 
 // lostConn identifies a connection for several requests that has ended, so that

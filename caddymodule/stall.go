@@ -38,7 +38,7 @@ const stallTicks = 4
 // something was due. It holds its lock while it looks at the attempt; dismissed,
 // it looks no more, so that the attempt can be used again.
 type watchdog struct {
-	at int // place in the kennel's list, which guards it
+	at int // place among those on duty, guarded by the lock of the list
 
 	mu    sync.Mutex
 	a     *attempt // nil: not on duty
@@ -46,10 +46,10 @@ type watchdog struct {
 	seen  progress
 }
 
-// kennel has one timer for all watchdogs of a transport. One for each request
+// watchdogs has one timer for all watchdogs of a transport. One for each request
 // would cost some four microseconds: to set a timer wakes a thread that is to wait
 // for it.
-type kennel struct {
+type watchdogs struct {
 	every time.Duration
 	idle  sync.Pool
 
@@ -58,56 +58,56 @@ type kennel struct {
 	timer  *time.Timer // runs while somebody is on duty
 }
 
-// newKennel makes the watchdogs of a transport that allows stalls up to limit.
-func newKennel(limit time.Duration) *kennel {
-	return &kennel{every: limit / stallTicks, idle: sync.Pool{New: func() any { return new(watchdog) }}}
+// newWatchdogs makes the watchdogs of a transport that allows stalls up to limit.
+func newWatchdogs(limit time.Duration) *watchdogs {
+	return &watchdogs{every: limit / stallTicks, idle: sync.Pool{New: func() any { return new(watchdog) }}}
 }
 
-// send sets a watchdog on an attempt.
-func (k *kennel) send(a *attempt) *watchdog {
-	w := k.idle.Get().(*watchdog)
+// watch sets a watchdog on an attempt.
+func (d *watchdogs) watch(a *attempt) *watchdog {
+	w := d.idle.Get().(*watchdog)
 	w.mu.Lock()
 	w.a, w.still, w.seen = a, -1, progress{}
 	w.mu.Unlock()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	w.at = len(k.onDuty)
-	if k.onDuty = append(k.onDuty, w); k.timer == nil {
-		k.timer = time.AfterFunc(k.every, k.round)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w.at = len(d.onDuty)
+	if d.onDuty = append(d.onDuty, w); d.timer == nil {
+		d.timer = time.AfterFunc(d.every, d.lookAll)
 	}
 	return w
 }
 
-// recall takes a watchdog off its attempt.
-func (k *kennel) recall(w *watchdog) {
-	k.mu.Lock()
-	last := len(k.onDuty) - 1
-	k.onDuty[w.at] = k.onDuty[last]
-	k.onDuty[w.at].at = w.at
-	k.onDuty[last] = nil
-	k.onDuty = k.onDuty[:last]
-	k.mu.Unlock()
+// dismiss takes a watchdog off its attempt.
+func (d *watchdogs) dismiss(w *watchdog) {
+	d.mu.Lock()
+	last := len(d.onDuty) - 1
+	d.onDuty[w.at] = d.onDuty[last]
+	d.onDuty[w.at].at = w.at
+	d.onDuty[last] = nil
+	d.onDuty = d.onDuty[:last]
+	d.mu.Unlock()
 	w.mu.Lock()
 	w.a = nil
 	w.mu.Unlock()
-	k.idle.Put(w)
+	d.idle.Put(w)
 }
 
-// round lets all look, and is due again if there are any.
-func (k *kennel) round() {
-	k.mu.Lock()
-	all := slices.Clone(k.onDuty)
-	k.mu.Unlock()
+// lookAll is called by the timer, which it sets again if any are on duty.
+func (d *watchdogs) lookAll() {
+	d.mu.Lock()
+	all := slices.Clone(d.onDuty)
+	d.mu.Unlock()
 	for _, w := range all { // one that has another attempt by now begins with it
 		w.look()
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.onDuty) == 0 {
-		k.timer = nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.onDuty) == 0 {
+		d.timer = nil
 		return
 	}
-	k.timer.Reset(k.every)
+	d.timer.Reset(d.every)
 }
 
 // progress changes with everything that happens to an attempt.
@@ -120,8 +120,8 @@ type progress struct {
 
 // watchStall sets a watchdog on the attempt, unless silence is its nature.
 func (a *attempt) watchStall(req *http.Request) {
-	if k := a.transport.kennel; k != nil && !expectsSilence(req) {
-		a.dog = k.send(a)
+	if d := a.transport.watchdogs; d != nil && !expectsSilence(req) {
+		a.dog = d.watch(a)
 	}
 }
 
@@ -141,10 +141,10 @@ func (a *attempt) dismiss() {
 		return
 	}
 	a.dog = nil
-	a.transport.kennel.recall(w)
+	a.transport.watchdogs.dismiss(w)
 }
 
-// look is called in each round.
+// look is called stallTicks times within the limit.
 func (w *watchdog) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

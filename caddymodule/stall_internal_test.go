@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-func TestKennelKeepsTime(t *testing.T) {
+func TestWatchdogsKeepTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 8 * time.Second
-		tr := &Transport{kennel: newKennel(limit)}
+		tr := &Transport{watchdogs: newWatchdogs(limit)}
 		req := httptest.NewRequest("GET", "/", nil)
 		start := func() (a *attempt, ended chan time.Duration) {
 			began := time.Now()
@@ -57,11 +57,11 @@ func TestKennelKeepsTime(t *testing.T) {
 		default:
 		}
 		time.Sleep(limit) // the last round finds nobody on duty; a timer that ran on would keep the bubble
-		k := tr.kennel
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.timer != nil || len(k.onDuty) > 0 {
-			t.Errorf("with nobody on duty %d are listed, and the timer is %v", len(k.onDuty), k.timer)
+		d := tr.watchdogs
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.timer != nil || len(d.onDuty) > 0 {
+			t.Errorf("with nobody on duty %d are listed, and the timer is %v", len(d.onDuty), d.timer)
 		}
 	})
 }

@@ -53,7 +53,7 @@ type Transport struct {
 	faults *faultLog
 	replay *failover.SpoolBudget
 
-	kennel *kennel // nil: stalls are allowed
+	watchdogs *watchdogs // nil: stalls are allowed
 
 	inner http.RoundTripper
 	// own is the default transport, which nobody else would clean up.
@@ -85,7 +85,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	t.faults, t.replay = app.faults, app.replay
 	t.policy = t.Failover.policy()
 	if t.policy.Stall > 0 {
-		t.kennel = newKennel(t.policy.Stall)
+		t.watchdogs = newWatchdogs(t.policy.Stall)
 	}
 	t.site = app.siteOf(ctx)
 	t.site.policy = &t.policy
