@@ -131,7 +131,7 @@ func (r mediaRange) fit(f Format) int {
 func parseAccept(lines []string, ranges []mediaRange) ([]mediaRange, bool) {
 	left := maxAcceptBytes
 	for _, line := range lines {
-		cut := len(line) > left
+		cut := len(line) >= left // a line that ends there may go on in the next
 		if cut {
 			line = line[:left]
 		}

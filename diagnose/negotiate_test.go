@@ -88,6 +88,7 @@ func TestNegotiate(t *testing.T) {
 		{"bound/element cut is ignored", []string{"text/html," + strings.Repeat(" ", 2030) + "application/json"}, HTML},
 		{"bound/quote cut is ignored", []string{`text/html,a/b;c="` + strings.Repeat("x", 3000)}, HTML},
 		{"bound/later line", []string{long[:2047], "text/html"}, Plain},
+		{"bound/line that fills it may be cut", []string{"text/html,a/b;q=0.9" + strings.Repeat("x", 2029), ""}, HTML},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := Negotiate(tc.accept); got != tc.want {
@@ -112,6 +113,7 @@ func FuzzNegotiate(f *testing.F) {
 	f.Add(`text/html;a="x, y\"";q=0.1`, "*/*;q=0")
 	f.Add("application/json, text/plain, */*", " , ;;")
 	f.Add(strings.Repeat("a/b,", 40), "text/html")
+	f.Add("text/html,a/b;q=0.9"+strings.Repeat("x", 2029), "application/json")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		got, all := Negotiate([]string{a, b}), strings.ToLower(a+","+b)
 		switch {
