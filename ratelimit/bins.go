@@ -24,26 +24,32 @@ type bin struct {
 	filled        bool
 }
 
-// binArray is one array for the bins of all addresses.
+// binArray is one array for the bins of all addresses, in rows that take memory
+// from their first use on.
 type binArray struct {
-	bins  []bin // a power of two
+	rows  [][]bin // a power of two
 	locks [256]sync.Mutex
 }
 
+const binRow = 16
+
 func newBinArray(n int) *binArray {
-	size := 1
-	for size < n {
-		size *= 2
+	rows := 1
+	for rows*binRow < n {
+		rows *= 2
 	}
-	return &binArray{bins: make([]bin, size)}
+	return &binArray{rows: make([][]bin, rows)}
 }
 
 // lock locks and returns a hash's bin.
 func (a *binArray) lock(hash uint64) (*bin, *sync.Mutex) {
-	i := hash & uint64(len(a.bins)-1)
+	i := hash / binRow & uint64(len(a.rows)-1)
 	mu := &a.locks[i%uint64(len(a.locks))]
 	mu.Lock()
-	b := &a.bins[i]
+	if a.rows[i] == nil {
+		a.rows[i] = make([]bin, binRow)
+	}
+	b := &a.rows[i][hash%binRow]
 	if !b.filled {
 		b.lim.SetLimitAt(time.Time{}, binRate)
 		b.lim.SetBurstAt(time.Time{}, binRate*unprovenSeconds)

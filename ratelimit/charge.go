@@ -72,7 +72,7 @@ func (z *Zone) retryAfter(wait time.Duration, shared bool) time.Duration {
 
 func (c *call) identityKey() identityKey {
 	if c.dec.Class == Verified {
-		return identityKey{c.z.secret.text(c.r.User), true}
+		return identityKey{c.user, true}
 	}
 	return identityKey{c.r.Token.ID, false}
 }

@@ -98,6 +98,9 @@ type Request struct {
 	Port uint16
 	// User is a verified identity; empty: none.
 	User string
+	// Claim is an identity that nobody has checked, as a key in a header. It
+	// counts once Confirm was called for it.
+	Claim string
 	// Token is what Signer.Verify returned; the zero value: none.
 	Token Token
 	// Look is a hash of what can be forged: TLS hello, User-Agent, languages. It

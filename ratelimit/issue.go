@@ -114,8 +114,9 @@ func (c *call) provenHere() bool {
 }
 
 // remember gives the identity a bucket of its own.
-func (c *call) remember() bool {
-	key := identityKey{hash: c.r.Token.ID}
+func (c *call) remember() bool { return c.rememberAs(identityKey{hash: c.r.Token.ID}) }
+
+func (c *call) rememberAs(key identityKey) bool {
 	hash := c.z.secret.sum(key.hash, 3)
 	mu := c.z.identities.lock(hash)
 	defer mu.Unlock()

@@ -27,8 +27,8 @@ type Key struct {
 	Secret  []byte    `json:"secret"`
 }
 
-// secretBytes is the length of a key's secret.
-const secretBytes = 32
+// SecretBytes is the length of a key's secret.
+const SecretBytes = 32
 
 // KeyRing is a set of keys, the newest first, which signs. The zero value is
 // empty. A KeyRing is never changed: Rotate makes another one.
@@ -55,8 +55,8 @@ func (r KeyRing) Validate() error {
 		switch {
 		case k.ID >= keyIDs || seen[k.ID]:
 			return fmt.Errorf("key %d has the number %d, which is too high or not the only one", i, k.ID)
-		case len(k.Secret) != secretBytes:
-			return fmt.Errorf("key %d has a secret of %d bytes: %d are needed", i, len(k.Secret), secretBytes)
+		case len(k.Secret) != SecretBytes:
+			return fmt.Errorf("key %d has a secret of %d bytes: %d are needed", i, len(k.Secret), SecretBytes)
 		case i > 0 && k.Created.After(r.Keys[i-1].Created):
 			return errors.New("the keys are not ordered, the newest first")
 		}
@@ -72,7 +72,7 @@ func (r KeyRing) Due(now time.Time) bool {
 
 // Rotate returns a ring with one new key more, which signs, and without those
 // of which no token is valid any more. The secret is to be random.
-func (r KeyRing) Rotate(secret [secretBytes]byte, now time.Time) KeyRing {
+func (r KeyRing) Rotate(secret [SecretBytes]byte, now time.Time) KeyRing {
 	key := Key{Created: now, Secret: secret[:]}
 	if len(r.Keys) > 0 {
 		key.ID = (r.Keys[0].ID + 1) % keyIDs

@@ -126,7 +126,7 @@ func TestTableInheritsDebts(t *testing.T) {
 		}
 	}
 	t.Logf("admitted of %d in each wave: %v", 20*4096, waves)
-	if total := len(tb.slots) * 20; waves[0]+waves[1]+waves[2] > total || waves[4] != 0 {
+	if total := len(tb.sets) * tb.ways * 20; waves[0]+waves[1]+waves[2] > total || waves[4] != 0 {
 		t.Errorf("got %v, want at most %d, and 0 at last", waves, total)
 	}
 }

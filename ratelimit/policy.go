@@ -96,6 +96,9 @@ type Policy struct {
 	Capacity float64
 	// CookieLifetime is how long a token is valid; 0: no cookies.
 	CookieLifetime time.Duration
+	// DryRun tells that whoever is refused is let pass all the same: it is only
+	// counted.
+	DryRun bool
 	// SharedRanges are networks known for many people behind each address.
 	SharedRanges []netip.Prefix
 }

@@ -21,15 +21,19 @@ const (
 	Allowed Outcome = iota
 	AllowedLent
 	Refused
+	// WouldRefuse is a refusal that a dry run lets pass.
+	WouldRefuse
 	outcomes
 )
 
 func (o Outcome) String() string {
-	return [...]string{"allowed", "lent", "refused", ""}[min(o, outcomes)]
+	return [...]string{"allowed", "lent", "refused", "would_refuse", ""}[min(o, outcomes)]
 }
 
-func outcomeOf(d *Decision) Outcome {
+func outcomeOf(d *Decision, dryRun bool) Outcome {
 	switch {
+	case !d.Allowed && dryRun:
+		return WouldRefuse
 	case !d.Allowed:
 		return Refused
 	case d.Reason == Lent:
@@ -46,7 +50,7 @@ type Count struct {
 	N       uint64
 }
 
-// Counts returns the kinds of which there were any: 84 at most, whatever comes.
+// Counts returns the kinds of which there were any: 112 at most, whatever comes.
 func (z *Zone) Counts() []Count {
 	var counts []Count
 	for class := range classes {
@@ -240,6 +244,10 @@ func (z *Zone) watchDominant(c *call) {
 	}
 	*s = tally{since: c.now, before: asked}
 }
+
+// Dominant is the address that nearly all traffic comes from; nil if there is
+// none.
+func (z *Zone) Dominant(now time.Time) *Dominant { return z.dominantAt(now) }
 
 // dominantAt is the dominant address, unless it was one long ago.
 func (z *Zone) dominantAt(now time.Time) *Dominant {

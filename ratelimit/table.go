@@ -21,11 +21,11 @@ type resident[V any] interface {
 // table is set-associative: a key has its place in one set of a few slots. Who
 // cycles through more keys than there are slots gets used buckets, not full
 // ones; forgetting by age instead would give every key a fresh one each round.
-// Each set has one lock, which several share.
+// Each set has one lock, which several share. It takes memory from its first key
+// on, so that a table which few use is small.
 type table[K comparable, V any, P resident[V]] struct {
-	ways  uint64
-	sets  uint64 // a power of two
-	slots []slot[K, V]
+	ways  int
+	sets  [][]slot[K, V] // a power of two; nil: nobody had a place there
 	locks [tableLocks]sync.Mutex
 }
 
@@ -54,20 +54,19 @@ func newTable[K comparable, V any, P resident[V]](n, ways int) *table[K, V, P] {
 	for sets*ways < n {
 		sets *= 2
 	}
-	return &table[K, V, P]{ways: uint64(ways), sets: uint64(sets), slots: make([]slot[K, V], sets*ways)}
+	return &table[K, V, P]{ways: ways, sets: make([][]slot[K, V], sets)}
 }
 
 // lock locks the set of a hash.
 func (t *table[K, V, P]) lock(hash uint64) *sync.Mutex {
-	mu := &t.locks[hash&(t.sets-1)%tableLocks]
+	mu := &t.locks[t.indexOf(hash)%tableLocks]
 	mu.Lock()
 	return mu
 }
 
-func (t *table[K, V, P]) setLocked(hash uint64) []slot[K, V] {
-	at := (hash & (t.sets - 1)) * t.ways
-	return t.slots[at : at+t.ways]
-}
+func (t *table[K, V, P]) indexOf(hash uint64) uint64 { return hash & uint64(len(t.sets)-1) }
+
+func (t *table[K, V, P]) setLocked(hash uint64) []slot[K, V] { return t.sets[t.indexOf(hash)] }
 
 // findLocked returns a key's value, nil if it has none.
 func (t *table[K, V, P]) findLocked(hash uint64, key K) P {
@@ -84,6 +83,9 @@ func (t *table[K, V, P]) findLocked(hash uint64, key K) P {
 func (t *table[K, V, P]) claimLocked(hash uint64, key K, now time.Time) (P, origin) {
 	if v := t.findLocked(hash, key); v != nil {
 		return v, found
+	}
+	if i := t.indexOf(hash); t.sets[i] == nil {
+		t.sets[i] = make([]slot[K, V], t.ways)
 	}
 	s := victimLocked[K, V, P](t.setLocked(hash), now)
 	from := inherited
@@ -113,10 +115,11 @@ func victimLocked[K comparable, V any, P resident[V]](set []slot[K, V], now time
 // each calls f with all values, one set locked at a time. f must not call the
 // table.
 func (t *table[K, V, P]) each(f func(key K, val P)) {
-	for set := range t.sets {
-		mu := t.lock(set)
-		for i := range t.setLocked(set) {
-			if s := &t.setLocked(set)[i]; s.used {
+	for index := range t.sets {
+		mu := t.lock(uint64(index))
+		set := t.sets[index]
+		for i := range set {
+			if s := &set[i]; s.used {
 				f(s.key, P(&s.val))
 			}
 		}

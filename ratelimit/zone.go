@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// Size is how much a Zone remembers, at most and from the beginning: its memory
-// does not depend on what is offered. Fields that are 0 get their defaults.
+// Size is how much a Zone remembers at most: once it is full, its memory does not
+// depend on what is offered. Fields that are 0 get their defaults.
 type Size struct {
 	Identities, Addresses, Sites, Bins int
 }
 
-// The default Size, 82 MB once all of it was used.
+// The default Size: 0.9 MB at first, 84 MB once all of it was used.
 const (
 	DefaultIdentities = 1 << 17
 	DefaultAddresses  = 1 << 16
@@ -123,7 +123,7 @@ func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) De
 	c.decide()
 	c.settle()
 	mu.Unlock()
-	z.counts[c.dec.Class][c.dec.Level][outcomeOf(&c.dec)].Add(1)
+	z.counts[c.dec.Class][c.dec.Level][outcomeOf(&c.dec, p.DryRun)].Add(1)
 	if !c.dec.Allowed {
 		z.offenders.note(c.net)
 	}
@@ -146,7 +146,8 @@ func (z *Zone) newCall(p *Policy, r *Request, pressure float64, now time.Time) c
 		cost: costOf(r.Weight),
 	}
 	c.net, c.regime = leafOf(c.addr), z.global.regime.Load()
-	c.dec.Class = classOf(r)
+	c.user = c.verified()
+	c.dec.Class = c.classOf()
 	c.dec.Young = c.dec.Class == Proven && !r.Token.tenured(now)
 	c.without()
 	return c
@@ -160,13 +161,13 @@ func costOf(weight float64) int {
 	return max(1, int(min(weight, MaxWeight)*unit))
 }
 
-func classOf(r *Request) Class {
-	switch {
-	case r.User != "":
+func (c *call) classOf() Class {
+	switch t := &c.r.Token; {
+	case c.user != 0:
 		return Verified
-	case r.Token.ID == 0:
+	case t.ID == 0:
 		return Unknown
-	case r.Token.Stage == Trusted && r.Token.Home:
+	case t.Stage == Trusted && t.Home:
 		return Proven
 	}
 	return Known
@@ -186,6 +187,7 @@ type call struct {
 	cost     int
 	leaf     *leaf
 	leafHash uint64
+	user     uint64 // hash of a verified identity; 0: none
 	dec      Decision
 }
 
