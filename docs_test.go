@@ -30,6 +30,7 @@ import (
 	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/faultinject"
 	"github.com/resetguard/caddy-resetguard/health"
+	"github.com/resetguard/caddy-resetguard/ratelimit"
 )
 
 // The documents that must be complete.
@@ -40,6 +41,7 @@ const (
 	dependenciesDoc  = "docs/dependencies.md"
 	adminDoc         = "docs/admin.md"
 	metricsDoc       = "docs/metrics.md"
+	limitsDoc        = "docs/limits.md"
 )
 
 // docBlock is a fenced block of a document. The first word of info is its
@@ -300,6 +302,8 @@ func TestDocsOptions(t *testing.T) {
 		{"failover", configurationDoc, "reset_guard :1 {\nfailover {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"eject", configurationDoc, "reset_guard :1 {\neject {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"overload", configurationDoc, "reset_guard :1 {\noverload {\nbogus x\n}\n}", "allowed are ", ", at "},
+		{"rate_limit", configurationDoc, "reset_guard :1 {\nrate_limit {\nbogus x\n}\n}", "allowed are ", ", at "},
+		{"network", configurationDoc, "reset_guard_limit {\nnetwork {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"transport", configurationDoc, "reverse_proxy :1 {\ntransport reset_guard {\nbogus x\n}\n}", "allowed are ", ", at "},
 		{"fault", faultinjectDoc, "fault none {\nbogus x\n}", "is unknown: use ", ", at "},
 		{"fault kinds", faultinjectDoc, "fault bogus", "use one of ", ", at "},
@@ -333,6 +337,10 @@ func TestDocsJSONFields(t *testing.T) {
 			caddymodule.Overload{},
 			caddymodule.Priority{},
 			caddymodule.Agent{},
+			caddymodule.RateLimit{},
+			caddymodule.ClientBudget{},
+			caddymodule.NetworkBudget{},
+			caddymodule.LimitCookie{},
 			caddymodule.App{},
 			caddymodule.Pressure{},
 			caddymodule.Threshold{},
@@ -366,6 +374,7 @@ func TestDocsFaults(t *testing.T) {
 // TestDocsLog reads the code for every word that can stand in a log line.
 func TestDocsLog(t *testing.T) {
 	mentions(t, logsDoc, "%s", logFields(t, "caddymodule/faultlog.go"))
+	mentions(t, logsDoc, "%s", logFields(t, "caddymodule/limit_log.go"))
 	mentions(t, logsDoc, "{http.reset_guard.%s}", caseWords(t, "caddymodule/exchange.go", "placeholder"))
 	mentions(t, logsDoc, "%s", constantsOf(t, "caddymodule/faultlog.go", "outcome", ""))
 	mentions(t, logsDoc, "%s", constantsOf(t, "failover/exchange.go", "", "Action"))
@@ -378,7 +387,7 @@ func TestDocsLog(t *testing.T) {
 // TestDocsAdmin reads the code for every field and path of the admin API.
 func TestDocsAdmin(t *testing.T) {
 	var fields []string
-	for _, file := range []string{"caddymodule/admin.go", "caddymodule/admin_orders.go", "caddymodule/admin_pressure.go"} {
+	for _, file := range []string{"caddymodule/admin.go", "caddymodule/admin_orders.go", "caddymodule/admin_pressure.go", "caddymodule/admin_limits.go"} {
 		fields = append(fields, matches(t, file, "`json:\"(\\w+)")...)
 	}
 	mentions(t, adminDoc, "%s", fields)
@@ -391,6 +400,16 @@ func TestDocsMetrics(t *testing.T) {
 	const file = "caddymodule/metrics.go"
 	mentions(t, metricsDoc, "reset_guard_%s", matches(t, file, `(?:counter|single)\("(\w+)"|Name: "(\w+)"`))
 	mentions(t, metricsDoc, "%s", matches(t, file, `NewDesc\("(\w+)"`))
+	mentions(t, metricsDoc, "%s", matches(t, "caddymodule/limit_metrics.go", `NewDesc\("(\w+)"`))
+	for c := ratelimit.Unknown; c <= ratelimit.Verified; c++ {
+		mentions(t, limitsDoc, "%s", []string{c.String()})
+	}
+	for l := ratelimit.LevelNone; l <= ratelimit.LevelTotal; l++ {
+		mentions(t, limitsDoc, "%s", []string{l.String()})
+	}
+	for o := ratelimit.Allowed; o <= ratelimit.WouldRefuse; o++ {
+		mentions(t, metricsDoc, "%s", []string{o.String()})
+	}
 	mentions(t, metricsDoc, "%s", constantsOf(t, "caddymodule/healthlog.go", "event", ""))
 	mentions(t, metricsDoc, "%s", constantsOf(t, "health/transition.go", "Reason", "Reason"))
 	facts := matches(t, "caddymodule/transitionfacts.go", `\{"(\w+)", `)

@@ -38,6 +38,7 @@ const upstreamsPath = "/reset_guard/upstreams"
 func (adminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: upstreamsPath, Handler: caddy.AdminHandlerFunc(listUpstreams)},
+		{Pattern: limitsPath, Handler: caddy.AdminHandlerFunc(listLimits)},
 		{Pattern: pressurePath, Handler: caddy.AdminHandlerFunc(tellPressure)},
 		{Pattern: upstreamsPath + "/eject", Handler: orderHandler(ejectOrder)},
 		{Pattern: upstreamsPath + "/drain", Handler: orderHandler(drainOrder)},

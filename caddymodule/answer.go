@@ -80,14 +80,22 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, verdict diagnose
 // and HTTP/3 stop an upload without losing the answer.)
 func drain(ex *exchange, w http.ResponseWriter) {
 	ex.drained = true
+	readOn(w, drainTime, func() error {
+		if ex.spool != nil {
+			_, _ = ex.spool.Drain(0) // what it reads from may be a buffer that the proxy has given back
+		}
+		return ex.body.discard(drainBytes)
+	})
+}
+
+// readOn reads what comes after an answer, until discard has met the end or the
+// time is up.
+func readOn(w http.ResponseWriter, long time.Duration, discard func() error) {
 	rc := http.NewResponseController(w)
-	if rc.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+	if rc.SetReadDeadline(time.Now().Add(long)) != nil {
 		return // without a time limit there is no reading on
 	}
-	if ex.spool != nil {
-		_, _ = ex.spool.Drain(0) // what it reads from may be a buffer that the proxy has given back
-	}
-	if err := ex.body.discard(drainBytes); err != io.EOF {
+	if discard() != io.EOF {
 		// What is left is not waited for: not by net/http either, which would
 		// read on after the handler.
 		_ = rc.SetReadDeadline(time.Now())
@@ -138,7 +146,11 @@ func (ex *exchange) endConnection(w http.ResponseWriter) {
 // awaitsContinue tells whether the client still asks if it may send its body
 // (RFC 9110 section 10.1.1): it has just been told not to.
 func awaitsContinue(ex *exchange, r *http.Request) bool {
-	return strings.EqualFold(r.Header.Get("Expect"), "100-continue") && (ex.spool == nil || ex.spool.Received() == 0)
+	return expectsContinue(r) && (ex.spool == nil || ex.spool.Received() == 0)
+}
+
+func expectsContinue(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 }
 
 // operatorHandles tells whether an error route of the server would handle err:

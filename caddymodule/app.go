@@ -62,6 +62,11 @@ type App struct {
 	// Filled in while modules are provisioned, which Caddy does one by one.
 	sites map[*reverseproxy.Handler]*site
 	order []*site
+	// guarding is the limiter of the handler that was provisioned last, as long as
+	// no proxy was provisioned after it, which is the one that it stands before.
+	guarding *limiter
+	limiters []*limiter
+	storage  keyStorage
 }
 
 // CaddyModule returns the Caddy module information. It copies nothing: events ask
@@ -94,6 +99,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.registry, a.acquired = registry, true
 	a.generation = registry.generations.Add(1)
+	a.storage = ctx.Storage()
 	if err := a.health.provision(ctx, registry.metrics, a.watchListeners); err != nil {
 		return err
 	}
@@ -143,6 +149,7 @@ func (a *App) Start() error {
 	a.cancel = cancel
 	a.running.Go(func() { a.sumUp(ctx) })
 	a.running.Go(func() { a.probe(ctx) })
+	a.startLimits(ctx)
 	a.registry.host.use(a.generation, a.Pressure.config())
 	a.tellSources()
 	pressing, cancel := context.WithCancel(context.Background())
@@ -181,6 +188,8 @@ func (a *App) Stop() error {
 	}
 	a.cancel()
 	a.running.Wait()
+	a.registry.disuse(a.limiters)
+	a.tellLimits(time.Now(), true)
 	a.faults.summaries(a.faults.burst.Flush(time.Now()))
 	return nil
 }

@@ -52,6 +52,9 @@ func init() {
 //	        queue    <duration> | off
 //	        priority <class> <matcher>
 //	    }
+//	    rate_limit auto | off | {
+//	        # see RateLimit
+//	    }
 //	    error_page on | off
 //	    zone       <name>
 //	}
@@ -110,7 +113,7 @@ func routeOf(h httpcaddyfile.Helper, matcherSet caddy.ModuleMap, guard *Handler,
 }
 
 // ownOptions are the options that reverse_proxy does not know.
-var ownOptions = [...]string{"failover", "eject", "overload", "error_page", "zone"}
+var ownOptions = [...]string{"failover", "eject", "overload", "rate_limit", "error_page", "zone"}
 
 // takeOptions separates the guard's own options from those of reverse_proxy. An
 // option stands first on a line of the outermost block; its value goes to the
@@ -233,6 +236,12 @@ func (o *options) unmarshal(d *caddyfile.Dispenser, h httpcaddyfile.Helper) erro
 		}
 		o.overload = new(Overload)
 		return o.overload.unmarshalCaddyfile(d, h)
+	case "rate_limit":
+		if o.handler.RateLimit != nil {
+			return d.Err("rate_limit already specified")
+		}
+		o.handler.RateLimit = new(RateLimit)
+		return o.handler.RateLimit.unmarshalCaddyfile(d, "rate_limit")
 	case "zone":
 		if o.zone != "" {
 			return d.Err("zone already specified")

@@ -11,17 +11,21 @@ import "net/http"
 // client does not want to keep it, net/http reads nothing.
 const readByServer = 256 << 10
 
-// uploadsOn tells that so much of the upload is still to come that net/http would
-// close the connection. A client that reads only when it has sent everything gets
-// a reset then instead of the answer. (HTTP/2 and HTTP/3 stop an upload without
-// losing the answer.)
+// uploadsMore tells that so much of an upload is still to come, after the part that
+// was taken, that net/http would close the connection. A client that reads only when
+// it has sent everything gets a reset then instead of the answer. (HTTP/2 and HTTP/3
+// stop an upload without losing the answer.)
+func uploadsMore(r *http.Request, taken int64) bool {
+	missing := r.ContentLength - taken
+	return r.ProtoMajor == 1 && (r.ContentLength < 0 || missing > readByServer || r.Close && missing > 0)
+}
+
 func (ex *exchange) uploadsOn() bool {
 	r := ex.request
-	if r == nil || r.ProtoMajor != 1 || ex.upgraded || ex.body.ended.Load() || awaitsContinue(ex, r) {
+	if r == nil || ex.upgraded || ex.body.ended.Load() || awaitsContinue(ex, r) {
 		return false
 	}
-	missing := r.ContentLength - ex.body.taken.Load()
-	return r.ContentLength < 0 || missing > readByServer || r.Close && missing > 0
+	return uploadsMore(r, ex.body.taken.Load())
 }
 
 // beforeHeader is called before the header of an answer is sent. Of an upload

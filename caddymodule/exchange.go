@@ -59,6 +59,8 @@ func (c *exchangeContext) Value(key any) any {
 type exchange struct {
 	failover.Exchange
 
+	// visit is the request as the handler's limiter sees it.
+	visit visit
 	// site is the proxy that serves the request at present.
 	site *site
 	// handled tells that a handler of ours waits for the outcome: it answers

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -45,8 +46,12 @@ type Handler struct {
 	// of its own answers. Default: `reset_guard`.
 	ProxyStatusName string `json:"proxy_status_name,omitempty"`
 
-	faults *faultLog
-	app    *App
+	// How much each client gets, and all who share an address. Default: `auto`.
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+
+	faults  *faultLog
+	app     *App
+	limiter *limiter // nil if nothing is limited
 	// exchanges are those that can serve another request: half of what the
 	// guard allocates.
 	exchanges *sync.Pool
@@ -68,12 +73,28 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.faults, h.app = app.faults, app
 	h.exchanges = &sync.Pool{New: func() any { return new(exchange) }}
+	if h.limiter, err = newLimiter(app, h.RateLimit); err != nil {
+		return fmt.Errorf("rate_limit: %w", err)
+	}
+	if h.limiter != nil {
+		h.limiter.errors = h.ErrorPage != nil && !*h.ErrorPage
+		app.guarding = h.limiter
+	}
 	return nil
 }
+
+// Cleanup lets go of the zone of the limits.
+func (h *Handler) Cleanup() error { return h.limiter.release() }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex := h.exchanges.Get().(*exchange)
+	if h.limiter != nil && !h.limiter.admit(&ex.visit, w, r) {
+		err := ex.visit.refuse(w, r)
+		*ex = exchange{}
+		h.exchanges.Put(ex)
+		return err
+	}
 	ex.handled = true
 	ex.Begin(time.Now())
 	if r.Body != nil && r.ContentLength != 0 {
@@ -101,7 +122,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			h.exchanges.Put(ex)
 		}
 	}()
-	ex.writer = statusWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
+	ex.writer = statusWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex, r}
 	if r.ProtoMajor == 1 && r.Header.Get("Upgrade") == "" && !h.app.registry.host.State().KeepAlive() {
 		w.Header().Set("Connection", "close") // what is idle takes a descriptor
 	}
@@ -193,7 +214,8 @@ func (ex *exchange) verdict(ctx context.Context, err error) (health.Fault, bool)
 // is gone, if the client is still there to be told more.
 type statusWriter struct {
 	caddyhttp.ResponseWriterWrapper
-	ex *exchange
+	ex      *exchange
+	request *http.Request
 }
 
 // statusClientClosedRequest is not in any RFC; Caddy writes it to the access log.
@@ -205,12 +227,16 @@ func (w *statusWriter) WriteHeader(status int) {
 		return
 	}
 	w.ex.beforeHeader(w, status)
+	if w.ex.visit.zone != nil {
+		w.ex.visit.answering(w.Header(), status, w.request)
+	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 	_ http.ResponseWriter         = (*statusWriter)(nil)
 )

@@ -6,12 +6,25 @@
 package caddymodule_test
 
 import (
+	"os"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, ofTheProcess()...) }
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "reset_guard_storage")
+	if err != nil {
+		panic(err)
+	}
+	// Not that of whoever runs the tests.
+	caddy.DefaultStorage.Path = dir
+	goleak.VerifyTestMain(m, append(ofTheProcess(), goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))...)
+}
 
 // ofTheProcess are the goroutines that Caddy starts for the process, not for a
 // configuration. None of them serves requests.

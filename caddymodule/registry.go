@@ -44,7 +44,10 @@ func currentRegistry() (r *registry) {
 }
 
 func newRegistry() *registry {
-	r := &registry{sites: make(map[*site]bool), host: newHost(time.Now())}
+	r := &registry{
+		sites: make(map[*site]bool), limiters: make(map[*limiter]bool),
+		host: newHost(time.Now()), keys: newLimitKeys(),
+	}
 	r.metrics = newMetrics(r.addresses)
 	return r
 }
@@ -59,9 +62,12 @@ type registry struct {
 	mu    sync.Mutex
 	pools []*sharedPool
 	sites map[*site]bool // of the running configurations
+	// limiters are those of the running configurations.
+	limiters map[*limiter]bool
 
 	metrics *metrics // counters go on over configurations
 	host    *host
+	keys    *limitKeys
 
 	generations atomic.Int64 // configurations so far
 }
@@ -77,6 +83,7 @@ type sharedPool struct {
 	budget *failover.Budget
 	*limiters
 	limited limitLog
+	limits  *sharedLimits
 
 	// names are the upstreams of the sites that used it last, as configured, and
 	// generation is their configuration's. Both guarded by the registry.
@@ -105,7 +112,7 @@ func (r *registry) acquire(generation int64, zone string, names []string, now ti
 	defer r.mu.Unlock()
 	p := r.findLocked(generation, zone, names)
 	if p == nil {
-		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters()}
+		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters(), limits: newSharedLimits("", now)}
 		r.pools = append(r.pools, p)
 	}
 	if p.generation < generation {
@@ -167,6 +174,23 @@ func (r *registry) release(p *sharedPool, now time.Time) {
 	}
 	if spare > maxSpare {
 		r.pools = slices.Delete(r.pools, oldest, oldest+1)
+	}
+}
+
+// use and disuse keep the list of limiters that can be looked at from outside.
+func (r *registry) use(all []*limiter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range all {
+		r.limiters[l] = true
+	}
+}
+
+func (r *registry) disuse(all []*limiter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range all {
+		delete(r.limiters, l)
 	}
 }
 

@@ -5,9 +5,12 @@
 package caddymodule
 
 import (
+	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/resetguard/caddy-resetguard/health/pressure"
+	"github.com/resetguard/caddy-resetguard/ratelimit"
 )
 
 // KnownUpstreamsForTest counts the upstreams that any pool remembers.
@@ -87,4 +90,14 @@ func PlacesTakenForTest() (n int) {
 		p.limiters.mu.Unlock()
 	}
 	return n
+}
+
+// MintForTest writes the cookie of a client that has proven itself at an address.
+func MintForTest(id uint64, addr string, first, issued time.Time) string {
+	signer, err := ratelimit.NewSigner(*currentRegistry().keys.ring.Load(), ratelimit.MaxCookieLifetime)
+	if err != nil {
+		panic(err)
+	}
+	t := ratelimit.Token{ID: id, First: first, Issued: issued, Stage: ratelimit.Trusted}
+	return signer.Mint(t, netip.MustParseAddr(addr))
 }

@@ -51,6 +51,7 @@ type site struct {
 	priorities []priority
 	gate       *concurrency.Gate // nil without overload; set before the roster
 	agent      *Agent            // nil if no agents are asked
+	strain     strain
 
 	attach sync.Once
 	// shared and view may be used once there is a roster.
@@ -94,6 +95,9 @@ func (a *App) siteOf(ctx caddy.Context) *site {
 		// Without our selection policy nobody keeps to an ejection.
 		Off: true, Base: health.DefaultEjectBase, Max: health.DefaultEjectMax, MaxShare: health.DefaultMaxShare,
 	}}
+	if a.guarding != nil {
+		a.guarding.site, a.guarding = s, nil
+	}
 	a.sites[proxy] = s
 	a.order = append(a.order, s)
 	return s

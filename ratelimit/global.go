@@ -66,6 +66,9 @@ const (
 	// totalSeconds of the total are the most that come at once.
 	totalSeconds = 1
 	leastTotal   = 1
+	// slight is the pressure up to which a part of what the origins once did is
+	// admitted, whatever is being served: after a quiet time that says nothing.
+	slight = 0.2
 )
 
 func newGlobal() *global {
@@ -159,7 +162,7 @@ func totalAt(flow, capacity, pressure float64) float64 {
 		return math.Inf(1)
 	}
 	factor := totalMost - totalFall*pressure + totalSlack/pressure
-	return max(leastTotal, flow*factor, leastShare*capacity)
+	return max(leastTotal, flow*factor, capacity*max(leastShare, 1-pressure/slight))
 }
 
 // shareLocked adapts how much of the total an address may take before others

@@ -176,6 +176,8 @@ func TestTotalAt(t *testing.T) {
 		{1000, 1000, 1, 905},
 		{0, 1000, 1, 150},
 		{0, 0, 1, 1},
+		{0, 1000, 0.05, 750},
+		{0, 1000, 0.2, 150},
 		{1000, 1000, 0.62, 1000 * (1.15 - 0.155 + 0.005/0.62)},
 	} {
 		if got := totalAt(tc.flow, tc.capacity, tc.pressure); math.Abs(got-tc.want) > 1e-6 {

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Limits: who passes to what lies behind a handler, and who is refused.
+
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/resetguard/caddy-resetguard/ratelimit"
+)
+
+// limiter is a RateLimit that is ready for use: policy, and where the counters
+// are.
+type limiter struct {
+	app      *App
+	number   int // in the order of the configuration
+	policy   ratelimit.Policy
+	zoneName string
+	identity []identitySource
+	cookie   cookieNames
+	signer   cachedSigner
+	headers  string
+	// policyField is the RateLimit-Policy field; "" if there is none.
+	policyField string
+	// errors tells that refusals are left to Caddy's error handling.
+	errors bool
+
+	// shared is the zone that was named; nil if the counters are those of site.
+	shared *sharedLimits
+	// site is what stands behind the handler; nil if that is no proxy of ours.
+	site *site
+}
+
+// newLimiter takes hold of what the options name; nil if nothing is limited.
+func newLimiter(app *App, o *RateLimit) (*limiter, error) {
+	l, err := o.limiter()
+	if l == nil || err != nil {
+		return nil, err
+	}
+	l.app = app
+	if l.zoneName != "" {
+		if l.shared, err = acquireLimits(l.zoneName, time.Now()); err != nil {
+			return nil, fmt.Errorf("zone %q: acquiring its counters: %w", l.zoneName, err)
+		}
+	}
+	l.number = len(app.limiters)
+	app.limiters = append(app.limiters, l)
+	return l, nil
+}
+
+// release lets go of the zone. The limiter can still be used: slow requests may.
+func (l *limiter) release() error {
+	if l == nil || l.shared == nil {
+		return nil
+	}
+	return releaseLimits(l.zoneName)
+}
+
+// zone is where the counters are; nil as long as nobody knows which upstreams
+// there are.
+func (l *limiter) zone(now time.Time) *sharedLimits {
+	if l.shared != nil || l.site == nil {
+		return l.shared
+	}
+	if l.site.roster.Load() == nil {
+		if l.site.start(now); l.site.roster.Load() == nil {
+			return nil
+		}
+	}
+	return l.site.shared.limits
+}
+
+// pressure is how much too much there is to do: for this host, or for the
+// upstreams.
+func (l *limiter) pressure(now time.Time) float64 {
+	p := l.app.registry.host.State().P
+	if l.site != nil {
+		p = max(p, l.site.strain.at(l.site, now))
+	}
+	return p
+}
+
+// visit is one request, as a limiter sees it. The zero value is one that nobody
+// has looked at.
+type visit struct {
+	limiter  *limiter
+	zone     *sharedLimits
+	request  ratelimit.Request
+	decision ratelimit.Decision
+	pressure float64
+	now      time.Time
+	client   visitor
+	begun    bool // the answer has begun
+}
+
+// limitVarKey is where a handler leaves its visit for those behind it, which
+// would look for the cookie in vain.
+const limitVarKey = "reset_guard.limit"
+
+// admit decides about a request, and tells whether it may pass. It takes our
+// cookie out of the request in any case.
+func (l *limiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bool {
+	v.limiter, v.now = l, time.Now()
+	v.zone = l.zone(v.now)
+	before, _ := caddyhttp.GetVar(r.Context(), limitVarKey).(*visit)
+	v.look(r, before)
+	l.cookie.strip(r.Header)
+	switch {
+	case v.zone == nil, before != nil && before.zone == v.zone:
+		v.zone = nil
+		return true
+	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
+		v.zone = nil // the request was decided about before it met the error
+		return true
+	}
+	v.pressure = l.pressure(v.now)
+	v.decision = v.zone.Decide(&l.policy, &v.request, v.pressure, v.now)
+	if before != nil && before.decision.Offer {
+		v.decision.Offer = false // one cookie is enough
+	}
+	if !v.decision.Allowed && !l.policy.DryRun {
+		return false
+	}
+	l.tell(w.Header(), &v.decision)
+	return true
+}
+
+// answering is called with the header of the answer, just before it goes out.
+func (v *visit) answering(header http.Header, status int, r *http.Request) {
+	if v.zone == nil || v.begun || status < http.StatusOK && status != http.StatusSwitchingProtocols {
+		return
+	}
+	v.begun = true
+	if status < http.StatusInternalServerError {
+		v.zone.Served(v.request.Weight)
+	}
+	if status < http.StatusBadRequest {
+		v.zone.Confirm(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
+	}
+	if status < http.StatusBadRequest && v.decision.Offer {
+		v.offerCookie(header, status, r)
+	}
+}
+
+func replacerOf(r *http.Request) *caddy.Replacer {
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	return repl
+}

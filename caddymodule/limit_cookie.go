@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The cookie: read, kept from everybody else, and set where no shared cache keeps
+// it.
+
+package caddymodule
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/resetguard/caddy-resetguard/ratelimit"
+)
+
+// hostPrefix binds a cookie to this host and to TLS; browsers refuse it over
+// plain HTTP.
+const hostPrefix = "__Host-"
+
+// cookieNames are the cookie's names over TLS and without it.
+type cookieNames struct{ secure, plain string }
+
+// namesOfCookie makes both of the one configured; "" is the default.
+func namesOfCookie(name string) cookieNames {
+	if name == "" {
+		name = ratelimit.CookieName
+	}
+	return cookieNames{secure: name, plain: strings.TrimPrefix(name, hostPrefix)}
+}
+
+func (n cookieNames) of(secure bool) string {
+	if secure {
+		return n.secure
+	}
+	return n.plain
+}
+
+// strip takes the cookies out of a request, in place: neither upstreams nor logs
+// that are written later have them.
+func (n cookieNames) strip(header http.Header) {
+	lines := header["Cookie"]
+	if len(lines) == 0 {
+		return
+	}
+	kept := lines[:0]
+	for _, line := range lines {
+		if line = ratelimit.StripCookie(ratelimit.StripCookie(line, n.secure), n.plain); line != "" {
+			kept = append(kept, line)
+		}
+	}
+	if len(kept) == 0 {
+		header.Del("Cookie")
+		return
+	}
+	header["Cookie"] = kept
+}
+
+// cachedSigner is the signer for a limiter's lifetime of cookies, made anew when
+// the keys change.
+type cachedSigner struct{ made atomic.Pointer[madeSigner] }
+
+type madeSigner struct {
+	ring *ratelimit.KeyRing
+	*ratelimit.Signer
+}
+
+// signer is nil as long as there are no keys.
+func (l *limiter) tokenSigner() *ratelimit.Signer {
+	ring := l.app.registry.keys.ring.Load()
+	if ring == nil {
+		return nil
+	}
+	if made := l.signer.made.Load(); made != nil && made.ring == ring {
+		return made.Signer
+	}
+	signer, err := ratelimit.NewSigner(*ring, l.policy.CookieLifetime)
+	if err != nil {
+		return nil // a ring that is not valid is never stored
+	}
+	l.signer.made.Store(&madeSigner{ring, signer})
+	return signer
+}
+
+// findToken reads the cookie.
+func (v *visit) findToken(r *http.Request) ratelimit.Token {
+	lines := r.Header["Cookie"]
+	if len(lines) == 0 {
+		return ratelimit.Token{}
+	}
+	signer := v.limiter.tokenSigner()
+	if signer == nil {
+		return ratelimit.Token{}
+	}
+	token, err := signer.Find(lines, v.limiter.cookie.of(v.client.secure), v.request.Addr, v.now)
+	if err == ratelimit.ErrUnknownKey {
+		v.limiter.app.registry.keys.refresh() // another instance may have a new one
+	}
+	return token
+}
+
+// offerCookie sets the cookie if one is due and the answer is one that no shared
+// cache keeps.
+func (v *visit) offerCookie(header http.Header, status int, r *http.Request) {
+	signer := v.limiter.tokenSigner()
+	if signer == nil {
+		return
+	}
+	private, how := mayCarryCookie(header, status, r)
+	if !private {
+		return
+	}
+	token, due := v.zone.Issue(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
+	if !due {
+		return
+	}
+	if how != "" {
+		header.Set("Cache-Control", how)
+	}
+	text := v.limiter.cookie.of(v.client.secure) + "=" + signer.Mint(token, v.request.Addr) +
+		"; Path=/; Max-Age=" + strconv.Itoa(int(v.limiter.policy.CookieLifetime/time.Second)) + "; HttpOnly; SameSite=Lax"
+	if v.client.secure {
+		text += "; Secure"
+	}
+	header.Add("Set-Cookie", text)
+}
+
+// mayCarryCookie tells whether no shared cache keeps an answer (RFC 9111 section
+// 3). A page that says nothing about caches could be kept; cacheControl is what
+// to say with it, for the once that it carries a cookie.
+func mayCarryCookie(header http.Header, status int, r *http.Request) (ok bool, cacheControl string) {
+	if status == http.StatusSwitchingProtocols || status == http.StatusNotModified {
+		return false, "" // the latter would change what a cache has
+	}
+	directives := strings.ToLower(strings.Join(header["Cache-Control"], ","))
+	switch {
+	case hasDirective(directives, "no-store"), hasDirective(directives, "private"):
+		return true, ""
+	case directives != "", header.Get("Expires") != "", header.Get("Surrogate-Control") != "", header.Get("Cdn-Cache-Control") != "":
+		return false, ""
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return true, ""
+	case isNavigation(r):
+		return true, "private"
+	}
+	return false, ""
+}
+
+// hasDirective looks for a word among directives. One with a list of fields
+// (private="x") keeps only those from caches.
+func hasDirective(directives, word string) bool {
+	for d := range strings.SplitSeq(directives, ",") {
+		if strings.Trim(d, " \t") == word {
+			return true
+		}
+	}
+	return false
+}
+
+// isNavigation tells a page that somebody opens from what pages load.
+func isNavigation(r *http.Request) bool {
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate"
+	}
+	return slices.ContainsFunc(r.Header["Accept"], func(line string) bool { return strings.HasPrefix(line, "text/html") })
+}

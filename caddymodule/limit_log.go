@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What is logged of limits: one line for each zone and window, however many were
+// refused.
+
+package caddymodule
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/resetguard/caddy-resetguard/ratelimit"
+)
+
+// limitWindow is what one line sums up.
+const limitWindow = 10 * time.Second
+
+// limitSums is what was known of a zone when its last window ended.
+type limitSums struct {
+	since  time.Time
+	counts map[countKey]uint64
+}
+
+type countKey struct {
+	class   ratelimit.Class
+	level   ratelimit.Level
+	outcome ratelimit.Outcome
+}
+
+// refusals is what was refused in a window.
+type refusals struct {
+	refused, would uint64
+	worst          countKey // where most were
+	most           uint64
+	window         time.Duration
+}
+
+// due ends the zone's window if it is time. While one configuration takes over
+// from another both ask.
+func (z *sharedLimits) due(now time.Time, all bool) (r refusals, ok bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	r.window = now.Sub(z.log.since)
+	if r.window < limitWindow && !all {
+		return r, false
+	}
+	counts := make(map[countKey]uint64)
+	for _, c := range z.Counts() {
+		key := countKey{c.Class, c.Level, c.Outcome}
+		counts[key] = c.N
+		n := c.N - z.log.counts[key]
+		switch c.Outcome {
+		case ratelimit.Refused:
+			r.refused += n
+		case ratelimit.WouldRefuse:
+			r.would += n
+		default:
+			continue
+		}
+		if n > r.most {
+			r.worst, r.most = key, n
+		}
+	}
+	z.log = limitSums{since: now, counts: counts}
+	return r, r.most > 0
+}
+
+// startLimits begins what limits need beside requests.
+func (a *App) startLimits(ctx context.Context) {
+	if len(a.limiters) == 0 {
+		return
+	}
+	a.registry.use(a.limiters)
+	a.running.Go(func() { a.sumUpLimits(ctx) })
+	if slices.ContainsFunc(a.limiters, func(l *limiter) bool { return l.policy.CookieLifetime > 0 }) {
+		a.running.Go(func() { a.registry.keys.keep(ctx, a.storage, a.health.logger) })
+		a.registry.keys.await(firstKeys)
+	}
+}
+
+// firstKeys is how long a start waits for keys, so that the first visitors are
+// known: storage that is there takes milliseconds.
+const firstKeys = 300 * time.Millisecond
+
+// sumUpLimits writes what was refused, until ctx ends.
+func (a *App) sumUpLimits(ctx context.Context) {
+	ticker := time.NewTicker(summaryInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			a.tellLimits(now, false)
+		}
+	}
+}
+
+func (a *App) tellLimits(now time.Time, all bool) {
+	told := make(map[*sharedLimits]bool)
+	for _, l := range a.limiters {
+		z := l.attached()
+		if z == nil || told[z] {
+			continue
+		}
+		told[z] = true
+		if r, ok := z.due(now, all); ok {
+			a.tellRefusals(l.label(), z, r, now)
+		}
+		a.tellDominant(l.label(), z, now)
+	}
+}
+
+func (a *App) tellRefusals(zone string, z *sharedLimits, r refusals, now time.Time) {
+	msg := "requests refused by limits"
+	if r.refused == 0 {
+		msg = "requests would be refused by limits"
+	}
+	fields := []zap.Field{
+		zap.String("zone", zone),
+		zap.Uint64("refused", r.refused),
+		zap.Uint64("would_refuse", r.would),
+		zap.Duration("window", r.window),
+		zap.Stringer("class", r.worst.class),
+		zap.Stringer("level", r.worst.level),
+	}
+	if worst := z.Stats(1, now).Offenders; len(worst) > 0 {
+		fields = append(fields, zap.String("client_prefix", coarse(worst[0].Prefix).String()))
+	}
+	a.health.logger.Warn(msg, append(fields, zap.String("hint", limitHint(r.worst.level)))...)
+}
+
+// limitHint says in plain words what was refused, and what to look at.
+func limitHint(level ratelimit.Level) string {
+	switch level {
+	case ratelimit.LevelClient:
+		return "Most were single clients over their own budget. If they are honest, raise `client`."
+	case ratelimit.LevelBin:
+		return "Most were clients without a proven cookie that look alike and ask far more than others: a script or a bot. Nothing to do, unless it is yours: give it an identity."
+	case ratelimit.LevelAddress:
+		return "Most came from addresses whose clients together are over their budget. Proven clients make it bigger; `GET /reset_guard/limits` on the admin endpoint shows how many there are. If it is an office or a carrier, list it in `shared_ranges`; if it is a proxy of yours, in `trusted_proxies`."
+	case ratelimit.LevelSite:
+		return "Most came without a proven cookie from one network (/24, or /56 and /48 of IPv6) that rotates through its addresses. Nothing to do, unless you know it: then give its clients an identity."
+	case ratelimit.LevelUnproven:
+		return "There is more traffic without a proven cookie than upstreams can take beside the others: an attack from many addresses, or a crowd of new visitors."
+	}
+	return "The upstreams, or this host, cannot do more: those least known were refused first. More capacity is what helps; `client` limits the greediest."
+}
+
+const hintDominant = "Nearly all requests come from this one address, which is private: most likely a proxy or load balancer in front. Name it in the global option `servers { trusted_proxies static ... }`, so that its clients can be told apart; until then they share the limits of one address."
+
+// tellDominant says, once for each zone, that a proxy is probably not trusted.
+func (a *App) tellDominant(zone string, z *sharedLimits, now time.Time) {
+	d := z.Dominant(now)
+	if d == nil || !d.Private() || !z.warned.CompareAndSwap(false, true) {
+		return
+	}
+	a.health.logger.Warn("nearly all requests come from one address",
+		zap.String("zone", zone),
+		zap.String("client_prefix", coarse(d.Prefix).String()),
+		zap.Float64("share", round(d.Share)),
+		zap.String("hint", hintDominant))
+}
+
+// coarse is the network that logs name: the /24 or the /48, for addresses are
+// personal.
+func coarse(p netip.Prefix) netip.Prefix {
+	bits := 48
+	if p.Addr().Is4() {
+		bits = 24
+	}
+	wide, err := p.Addr().Prefix(min(bits, p.Bits()))
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return wide
+}

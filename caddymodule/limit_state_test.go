@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What limits remember: over reloads, in storage; and how it is told, by the
+// admin API, as metrics and in the log.
+
+package caddymodule_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/certmagic"
+
+	"github.com/resetguard/caddy-resetguard/caddymodule"
+)
+
+// Budgets that are used up stay so over a reload, and are shared by all who name
+// the zone.
+func TestLimitsOutliveReloads(t *testing.T) {
+	leaveNothing(t)
+	addr := origin(t, named("origin"))
+	for name, site := range map[string]string{
+		"zone":              "reset_guard_limit {\nzone z1\nclient 1/m burst %d\n}\nrespond well",
+		"zone of upstreams": "reset_guard " + addr + " {\nrate_limit {\nclient 1/m burst %d\n}\n}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serveAdmin(t, "servers {\n"+trusting+"\n}", fmt.Sprintf(site, 2))
+			header := []string{"Cookie", "rg=" + caddymodule.MintForTest(uint64(len(name)), "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
+			for _, want := range []int{200, 200, 429} {
+				expect(t, "status", s.get(t, "/", header...).status, want)
+			}
+			s.reload(t, fmt.Sprintf(site, 3)) // another burst: policy is the configuration's
+			expect(t, "status after a reload", s.get(t, "/", header...).status, http.StatusTooManyRequests)
+		})
+	}
+}
+
+func TestZonesAreShared(t *testing.T) {
+	s := serve(t, `handle /a {
+	reset_guard_limit {
+		client 1/m burst 1
+	}
+	respond a
+}
+handle /b {
+	reset_guard_limit {
+		client 1/m burst 1
+	}
+	respond b
+}
+handle /c {
+	reset_guard_limit {
+		client 1/m burst 1
+		zone other
+	}
+	respond c
+}`)
+	header := []string{"Cookie", "rg=" + caddymodule.MintForTest(1, "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
+	expect(t, "a", s.get(t, "/a", header...).status, http.StatusOK)
+	expect(t, "b", s.get(t, "/b", header...).status, http.StatusTooManyRequests)
+	expect(t, "c", s.get(t, "/c", header...).status, http.StatusOK)
+}
+
+// A configuration that is refused changes nothing for the one that runs.
+func TestBadReloadKeepsTheZone(t *testing.T) {
+	leaveNothing(t)
+	s := serveAdmin(t, "", "reset_guard_limit {\nzone z2\nclient 1/m burst 1\n}\nrespond well")
+	header := []string{"Cookie", "rg=" + caddymodule.MintForTest(3, "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
+	expect(t, "first", s.get(t, "/", header...).status, http.StatusOK)
+	for range 3 {
+		if s.tryLoad(t, "reset_guard_limit {\nzone z2\nclient 5/s\n}\n@m header_regexp X (\nrespond @m well") == nil {
+			t.Fatal("a configuration with a broken expression was loaded")
+		}
+	}
+	expect(t, "second", s.get(t, "/", header...).status, http.StatusTooManyRequests)
+}
+
+func TestLimitsAreTold(t *testing.T) {
+	leaveNothing(t)
+	s := serveAdmin(t, "servers {\n"+trusting+"\n}", "reset_guard_limit {\nzone told\nclient 1/m burst 1\n}\nrespond well")
+	for id := range uint64(5) {
+		for range 2 {
+			s.get(t, "/", proven("192.0.2.7", 100+id)...)
+		}
+	}
+	var zones []struct {
+		Zone      string
+		Decisions []struct {
+			Class, Level, Decision string
+			Count                  int
+		}
+		Budgets   []struct{ Mode string }
+		Offenders []struct {
+			Prefix  string
+			Refused int
+		}
+		Shared []struct {
+			Prefix string
+			Users  int
+		}
+	}
+	list := func() {
+		zones = nil
+		a := s.ask(t, http.MethodGet, "/reset_guard/limits?zone=told", "")
+		if err := json.Unmarshal([]byte(a.body), &zones); err != nil || len(zones) != 1 {
+			t.Fatalf("%v: %s", err, a.body)
+		}
+	}
+	eventually(t, "the users", func() bool { // counted when somebody asks a while later
+		s.get(t, "/", proven("192.0.2.7", 100)...)
+		list()
+		return len(zones[0].Shared) == 1 && zones[0].Shared[0].Users == 5
+	})
+	z := zones[0]
+	expect(t, "mode", z.Budgets[0].Mode, "fixed")
+	expect(t, "offender", z.Offenders[0].Prefix, "192.0.2.7/32")
+	refused := slices.IndexFunc(z.Decisions, func(d struct {
+		Class, Level, Decision string
+		Count                  int
+	}) bool {
+		return d.Class == "proven" && d.Level == "client" && d.Decision == "refused"
+	})
+	if refused < 0 || z.Decisions[refused].Count < 5 {
+		t.Errorf("got %+v", z.Decisions)
+	}
+	expect(t, "another zone", strings.TrimSpace(s.ask(t, http.MethodGet, "/reset_guard/limits?zone=none", "").body), "[]")
+	expect(t, "a misspelt parameter", s.ask(t, http.MethodGet, "/reset_guard/limits?zon=none", "").status, http.StatusBadRequest)
+
+	metrics := s.ask(t, http.MethodGet, "/metrics", "").body
+	for _, want := range []string{
+		`reset_guard_limit_decisions_total{class="proven",decision="allowed",level="none",zone="told"} 5`,
+		`reset_guard_limit_decisions_total{class="proven",decision="refused",level="client",zone="told"} `,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if strings.Contains(metrics, "192.0.2") {
+		t.Error("an address is in the metrics")
+	}
+
+	s.reload(t, "respond well") // ends the configuration, which tells what is left
+	lines := s.told(t, "requests refused by limits")
+	if len(lines) == 0 || len(lines) > 3 {
+		t.Fatalf("got %d lines, want one for each ten seconds", len(lines))
+	}
+	l := lines[0]
+	expect(t, "zone", l.text("zone"), "told")
+	expect(t, "prefix", l.text("client_prefix"), "192.0.2.0/24")
+	expect(t, "class and level", l.text("class")+" "+l.text("level"), "proven client")
+	if !strings.Contains(l.text("hint"), "raise `client`") {
+		t.Errorf("got hint %q", l.text("hint"))
+	}
+}
+
+func TestDryRunIsTold(t *testing.T) {
+	s := serve(t, "reset_guard_limit {\nzone dry\nclient 1/m burst 1\ndry_run\n}\nrespond well")
+	header := []string{"Cookie", "rg=" + caddymodule.MintForTest(4, "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
+	for range 3 {
+		s.get(t, "/", header...)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	lines := s.told(t, "requests would be refused by limits")
+	if len(lines) != 1 || lines[0]["would_refuse"] != 2.0 || lines[0]["refused"] != 0.0 {
+		t.Errorf("got %v", lines)
+	}
+}
+
+// broken is a storage from which nothing can be loaded, or that hangs.
+type broken struct {
+	certmagic.Storage
+	err  error
+	hang chan struct{}
+}
+
+// brokenStorage is what the module of that name uses.
+var brokenStorage atomic.Pointer[broken]
+
+type brokenModule struct{}
+
+func init() { caddy.RegisterModule(brokenModule{}) }
+
+func (brokenModule) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "caddy.storage.broken", New: func() caddy.Module { return new(brokenModule) }}
+}
+
+func (*brokenModule) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return nil }
+
+func (*brokenModule) CertMagicStorage() (certmagic.Storage, error) {
+	b := *brokenStorage.Load()
+	b.Storage = caddy.DefaultStorage
+	return &b, nil
+}
+
+func (f *broken) Load(context.Context, string) ([]byte, error) {
+	if f.hang != nil {
+		<-f.hang
+	}
+	return nil, f.err
+}
+
+// Storage is nobody's problem but that of who looks at the log.
+func TestLimitsWithoutStorage(t *testing.T) {
+	for name, storage := range map[string]*broken{
+		"refused": {err: errors.New("connection refused")},
+		"hangs":   {err: fs.ErrPermission, hang: make(chan struct{})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			brokenStorage.Store(storage)
+			if storage.hang != nil {
+				t.Cleanup(func() { close(storage.hang) })
+			}
+			began := time.Now()
+			s := serveConfig(t, "storage broken", "", "reset_guard_limit {\nclient 1/m burst 1\n}\nrespond well")
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("starting took %v", took)
+			}
+			a := s.get(t, "/", "Sec-Fetch-Mode", "navigate")
+			expect(t, "status", a.status, http.StatusOK)
+			if name == "hangs" {
+				expect(t, "cookie without keys", a.setCookie(), "")
+				return
+			}
+			if a.setCookie() == "" {
+				t.Error("no cookie, although keys of the process would do")
+			}
+			eventually(t, "the log line", func() bool {
+				return len(s.told(t, "the keys of the limits' cookies are not in storage")) == 1
+			})
+		})
+	}
+}
+
+// What one instance has proven, another one knows that has the same storage, and
+// so does the same one after a restart.
+func TestKeysAreInStorage(t *testing.T) {
+	const site = "reset_guard_limit {\nclient 1/m burst 1\n}\nrespond well"
+	s := serve(t, site)
+	header := []string{"Cookie", "rg=" + caddymodule.MintForTest(5, "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
+	expect(t, "first", s.get(t, "/", header...).status, http.StatusOK)
+	if err := caddy.Stop(); err != nil { // with it goes all that is known
+		t.Fatal(err)
+	}
+	s = serve(t, site)
+	expect(t, "first after a restart", s.get(t, "/", header...).status, http.StatusOK)
+	a := s.get(t, "/", header...)
+	expect(t, "second, as it is still proven", a.status, http.StatusTooManyRequests)
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Limits through a real Caddy: who is refused, what it is told, and what becomes
+// of the cookie.
+
+package caddymodule_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/resetguard/caddy-resetguard/caddymodule"
+)
+
+// trusting lets tests choose their clients' addresses.
+const trusting = "trusted_proxies static 127.0.0.1/8 ::1"
+
+// limitSites are the two ways to limit a site; %s are the options.
+var limitSites = map[string]string{
+	"reset_guard":       "reset_guard %[2]s {\nrate_limit %[1]s\n}",
+	"reset_guard_limit": "reset_guard_limit %s\nrespond \"well\"",
+}
+
+// eachLimit runs a test with either of them.
+func eachLimit(t *testing.T, options string, test func(t *testing.T, s *server)) {
+	t.Helper()
+	for name, site := range limitSites {
+		t.Run(name, func(t *testing.T) {
+			leaveNothing(t)
+			args := []any{options}
+			if strings.Contains(site, "%[2]s") {
+				args = append(args, origin(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "well") }))
+			}
+			s := serveConfig(t, "", trusting, fmt.Sprintf(site, args...))
+			quiet(t, 0)
+			test(t, s)
+		})
+	}
+}
+
+// proven is the header of a client that has proven itself at this address.
+func proven(addr string, id uint64) []string {
+	token := caddymodule.MintForTest(id, addr, time.Now().Add(-2*time.Hour), time.Now())
+	return []string{"X-Forwarded-For", addr, "Cookie", "rg=" + token}
+}
+
+func TestClientOverItsBudget(t *testing.T) {
+	eachLimit(t, "{\nclient 1/m burst 3\n}", func(t *testing.T, s *server) {
+		client := proven("192.0.2.1", 7)
+		for range 3 {
+			expect(t, "status", s.get(t, "/", client...).status, http.StatusOK)
+		}
+		a := s.get(t, "/", client...)
+		expect(t, "status", a.status, http.StatusTooManyRequests)
+		expect(t, "content type", a.header.Get("Content-Type"), "application/problem+json")
+		expect(t, "policy", a.header.Get("RateLimit-Policy"), `"client";q=3;w=180`)
+		expect(t, "caching", a.header.Get("Cache-Control"), "no-store")
+		wait, err := strconv.Atoi(a.header.Get("Retry-After"))
+		if err != nil || wait < 1 || wait > 60 {
+			t.Errorf("got Retry-After %q, want up to a minute", a.header.Get("Retry-After"))
+		}
+		expect(t, "limit", a.header.Get("RateLimit"), fmt.Sprintf(`"client";r=0;t=%d`, wait))
+		var problem struct {
+			Type     string   `json:"type"`
+			Status   int      `json:"status"`
+			Violated []string `json:"violated-policies"`
+		}
+		if err := json.Unmarshal([]byte(a.body), &problem); err != nil {
+			t.Fatalf("%v: %s", err, a.body)
+		}
+		expect(t, "problem", fmt.Sprint(problem), "{https://iana.org/assignments/http-problem-types#quota-exceeded 429 [client]}")
+
+		page := s.get(t, "/", append(client, "Accept", "text/html,*/*;q=0.8")...)
+		if !strings.HasPrefix(page.header.Get("Content-Type"), "text/html") || !strings.Contains(page.body, "Too many requests") {
+			t.Errorf("got %q: %s", page.header.Get("Content-Type"), page.body)
+		}
+		expect(t, "a neighbour", s.get(t, "/", proven("192.0.2.1", 8)...).status, http.StatusOK)
+	})
+}
+
+// The connection of a refused client can be used again.
+func TestRefusalKeepsTheConnection(t *testing.T) {
+	eachLimit(t, "{\nclient 1/m burst 1\n}", func(t *testing.T, s *server) {
+		tr := &http.Transport{MaxConnsPerHost: 1, DisableCompression: true}
+		var dialled atomic.Int64
+		tr.DialContext = countDials(&dialled)
+		t.Cleanup(tr.CloseIdleConnections)
+		client := &http.Client{Transport: tr}
+		header := proven("192.0.2.1", 9)
+		statuses := map[int]int{}
+		for i := range 6 {
+			body := strings.NewReader(strings.Repeat("x", i*20_000))
+			statuses[do(t, client, newRequest(t, http.MethodPost, s.url("/"), body, header...)).status]++
+		}
+		expect(t, "statuses", fmt.Sprint(statuses), "map[200:1 429:5]")
+		expect(t, "connections", dialled.Load(), 1)
+	})
+}
+
+func TestBudgetIsToldWhenItIsLow(t *testing.T) {
+	eachLimit(t, "{\nclient 4/m burst 8\nheaders legacy\n}", func(t *testing.T, s *server) {
+		client := proven("192.0.2.1", 10)
+		for left := 7; left >= 0; left-- {
+			a := s.get(t, "/", client...)
+			want := ""
+			if left < 2 {
+				want = fmt.Sprintf(`"client";r=%d;t=15`, left)
+			}
+			expect(t, fmt.Sprintf("limit with %d left", left), a.header.Get("RateLimit"), want)
+			if left < 2 {
+				expect(t, "legacy", a.header.Get("RateLimit-Limit")+" "+a.header.Get("RateLimit-Remaining")+" "+a.header.Get("RateLimit-Reset"), fmt.Sprintf("8 %d 15", left))
+			}
+		}
+	})
+}
+
+func TestDryRunRefusesNobody(t *testing.T) {
+	eachLimit(t, "{\nclient 1/m burst 1\ndry_run\n}", func(t *testing.T, s *server) {
+		for range 5 {
+			expect(t, "status", s.get(t, "/", proven("192.0.2.1", 11)...).status, http.StatusOK)
+		}
+	})
+}
+
+func TestAutoRefusesNobodyWithoutPressure(t *testing.T) {
+	eachLimit(t, "auto", func(t *testing.T, s *server) {
+		tr := &http.Transport{DisableCompression: true}
+		t.Cleanup(tr.CloseIdleConnections)
+		client := &http.Client{Transport: tr}
+		for range 1000 {
+			expect(t, "status", do(t, client, newRequest(t, http.MethodGet, s.url("/"), nil)).status, http.StatusOK)
+		}
+	})
+}
+
+// countDials counts the connections of a client.
+func countDials(n *atomic.Int64) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		n.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+}
