@@ -28,6 +28,8 @@ Usage: ./xcaddy.sh <verb>
   unbroken          downloads of 64 MiB from origins that break off every answer, idle
                     connections that are forgotten, first bytes of streams and the memory
                     of 500 downloads beside reverse_proxy; takes fifteen minutes
+  limits            two hundred people behind one address and an abuser, over TLS, as a
+                    table; takes five minutes
   bench             benchmarks: reset_guard against reverse_proxy, in one run
   help              this text
 
@@ -182,6 +184,7 @@ unbroken)
 		-count 1 -timeout 40m -v "$@"
 	RESET_GUARD_LONG=1 go test ./bench -run '^(TestFirstByteOfStreams|TestMemoryOfDownloads)$' -count 1 -timeout 20m -v "$@"
 	;;
+limits) RESET_GUARD_LONG=1 go test ./caddymodule -run '^TestManyPeopleBehindOneAddress$' -count 1 -timeout 20m -v "$@" ;;
 bench) go test ./bench -run '^$' -bench . -benchtime 5s -count 5 "$@" ;;
 help | -h | --help) usage ;;
 *)

@@ -55,6 +55,15 @@ func takeAbove(l *rate.Limiter, full float64, cost int, now time.Time) bool {
 	return fullness(l, now) > full && take(l, cost, now)
 }
 
+// give adds requests to a bucket, which still holds no more than it can. A
+// negative charge is how golang.org/x/time/rate does that; a test sees to it.
+func give(l *rate.Limiter, requests float64, now time.Time) {
+	room := float64(l.Burst()) - l.TokensAt(now)
+	if n := int(min(requests*unit, room)); n > 0 {
+		l.AllowN(now, -n)
+	}
+}
+
 // waitFor is how long until a bucket holds this much.
 func waitFor(l *rate.Limiter, cost float64, now time.Time) time.Duration {
 	missing := min(cost, float64(l.Burst())) - l.TokensAt(now)

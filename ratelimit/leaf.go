@@ -21,6 +21,7 @@ type leaf struct {
 	users   users
 	slow    float64 // users as of the last hour
 	count   float64 // users now
+	greeted float64 // users that have brought what they add to the proven pool
 	ticked  time.Time
 	fair    float64 // fair rate of a proven identity
 	short   bool    // the proven pool refused somebody since the last tick
@@ -80,7 +81,7 @@ func (l *leaf) begin(from origin, b leafBudget, now time.Time) {
 		fill(&l.roam, roamRate, roamBurst)
 		fill(&l.vouched, b.vouched, unprovenSeconds*b.vouched)
 	}
-	l.users, l.slow, l.count = users{}, 0, 0
+	l.users, l.slow, l.count, l.greeted = users{}, 0, 0, 0
 	l.fair, l.short, l.over = b.client, false, time.Time{}
 	l.ports, l.seen, l.ticked = portWatch{}, tally{}, now
 	l.tune(b, now)
@@ -128,6 +129,17 @@ func (l *leaf) recount(epoch int64, dt time.Duration) {
 	l.users.advance(epoch)
 	l.count = l.users.count()
 	l.slow += (l.count - l.slow) * (1 - math.Exp(-dt.Seconds()/slowUsers.Seconds()))
+}
+
+// welcome lets each user who is counted anew bring what it adds to the proven
+// pool at once, as if it had always been there. Otherwise those who come back
+// together, after a restart or a break, would find the pool of an empty address.
+// Nobody brings it twice in an epoch.
+func (l *leaf) welcome(each float64, now time.Time) {
+	if l.count > l.greeted {
+		give(&l.proven, (l.count-l.greeted)*each, now)
+	}
+	l.greeted = l.count
 }
 
 // believed is how many users are counted on: under pressure only as many as

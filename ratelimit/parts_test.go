@@ -170,6 +170,36 @@ func TestPortWatch(t *testing.T) {
 	}
 }
 
+func TestGive(t *testing.T) {
+	var l rate.Limiter
+	fill(&l, 10, 100)
+	take(&l, 90*unit, simStart)
+	for _, step := range []struct{ give, want float64 }{{5, 15}, {0, 15}, {-3, 15}, {1000, 100}, {1, 100}} {
+		give(&l, step.give, simStart)
+		if got := l.TokensAt(simStart) / unit; math.Abs(got-step.want) > 1e-6 {
+			t.Errorf("given %v: got %v, want %v", step.give, got, step.want)
+		}
+	}
+}
+
+// Two hundred people come back at once to an address that nobody remembers, after
+// a restart. None of them has been known for long.
+func TestProvenUsersComeBackTogether(t *testing.T) {
+	z, p := NewZone(Size{}, simStart), DefaultPolicy()
+	refused := 0
+	for i := range 2000 { // 200 a second
+		now := simStart.Add(time.Duration(i) * 5 * time.Millisecond)
+		r := provenRequest(addrOf(1), uint64(i%200+1), now)
+		r.Token.First = now.Add(-time.Minute)
+		if d := z.Decide(&p, &r, 0, now); !d.Allowed {
+			refused++
+		}
+	}
+	if refused > 0 {
+		t.Errorf("%d of 2000 requests were refused, want none", refused)
+	}
+}
+
 func TestTotalAt(t *testing.T) {
 	for _, tc := range []struct{ flow, capacity, pressure, want float64 }{
 		{1000, 1000, 0, math.Inf(1)},

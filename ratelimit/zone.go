@@ -230,6 +230,7 @@ func (c *call) update() {
 	b := c.budget(l.believed(c.p.priorUsers(c.addr), c.pressure))
 	l.adapt(b.client, c.now)
 	l.tune(b, c.now)
+	l.welcome(provenSeconds*c.p.PerClient*c.scale(), c.now)
 	c.z.watchDominant(c)
 }
 
@@ -243,9 +244,17 @@ func (c *call) budget(count float64) leafBudget {
 	}
 	b.unproven = c.p.unprovenCalm(c.pressure) + b.vouched
 	if c.p.Auto {
-		scale := c.regime.share * min(c.regime.total, c.regime.capacity) / referenceCapacity
+		scale := c.scale()
 		b.proven, b.unproven = max(1, scale*b.proven), max(1, scale*b.unproven)
 		b.vouched *= scale
 	}
 	return b
+}
+
+// scale is what budgets of addresses are multiplied by.
+func (c *call) scale() float64 {
+	if !c.p.Auto {
+		return 1
+	}
+	return c.regime.share * min(c.regime.total, c.regime.capacity) / referenceCapacity
 }
