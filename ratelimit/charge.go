@@ -92,6 +92,7 @@ func (c *call) client() bool {
 	}
 	id.home = homeOf(c.addr)
 	c.retuneClient(id, rate, burst)
+	c.light = fullness(&id.lim, c.now) >= lightUse
 	ok := take(&id.lim, c.cost, c.now)
 	c.nominal(id, rate, burst)
 	if ok {
@@ -134,8 +135,10 @@ func (c *call) nominal(id *identity, perSecond, burst float64) {
 }
 
 const (
-	// youngLeave is what young identities leave of the proven pool.
-	youngLeave = 0.4
+	// youngLeave is what young identities leave of the proven pool, and lightLeave
+	// what those do of them that have half of their own budget left: of those who
+	// came lately, who asks little goes first.
+	youngLeave, lightLeave, lightUse = 0.4, 0.2, 0.5
 	// borrowUnknown: older proven identities borrow from a pool of the unknown that is
 	// fuller than this, known and unknown from one another's, both from a proven
 	// one that nearly nobody uses.
@@ -151,6 +154,9 @@ func (c *call) provenPool() bool {
 	l, least, reason := c.leaf, math.Inf(-1), OverAddress
 	if c.dec.Young {
 		least, reason = youngLeave, OverYoung
+		if c.light {
+			least = lightLeave
+		}
 	}
 	if takeAbove(&l.proven, least, c.cost, c.now) {
 		return true

@@ -200,6 +200,33 @@ func TestProvenUsersComeBackTogether(t *testing.T) {
 	}
 }
 
+// Nobody at the address has been known for long. Fifty collected tokens ask for
+// 300 a second, two hundred people once a second each.
+func TestLightUsersGoFirst(t *testing.T) {
+	z, p := NewZone(Size{}, simStart), DefaultPolicy()
+	p.ClientBurst = 20
+	refused, farmed := 0, 0
+	ask := func(id uint64, now time.Time) bool {
+		r := provenRequest(addrOf(1), id, now)
+		r.Token.First = now.Add(-time.Minute)
+		return z.Decide(&p, &r, 0, now).Allowed
+	}
+	for i := range 30_000 { // a minute
+		now := simStart.Add(time.Duration(i) * 2 * time.Millisecond)
+		switch {
+		case i%5 < 2:
+			if !ask(uint64(1+(i/5*2+i%5)%200), now) {
+				refused++
+			}
+		case ask(uint64(1000+(i/5*3+i%5)%50), now):
+			farmed++
+		}
+	}
+	if refused > 60 || farmed > 60*120+1000 {
+		t.Errorf("of 12000 requests of people %d were refused, and %d of the tokens' 18000 passed", refused, farmed)
+	}
+}
+
 func TestTotalAt(t *testing.T) {
 	for _, tc := range []struct{ flow, capacity, pressure, want float64 }{
 		{1000, 1000, 0, math.Inf(1)},

@@ -188,6 +188,7 @@ type call struct {
 	leaf     *leaf
 	leafHash uint64
 	user     uint64 // hash of a verified identity; 0: none
+	light    bool   // the identity has used little of its own budget
 	dec      Decision
 }
 
