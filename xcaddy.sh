@@ -123,6 +123,8 @@ run_tests() {
 	fi
 	step "fuzzing, briefly"
 	fuzz ./caddymodule FuzzDirective 1500
+	fuzz ./caddymodule FuzzMayCarryCookie 8000
+	fuzz ./caddymodule FuzzLimitOptions 8000
 	fuzz ./faultinject FuzzUnmarshalCaddyfile 8000
 	fuzz ./diagnose FuzzNegotiate 15000
 	fuzz ./failover FuzzParseContentRange 30000

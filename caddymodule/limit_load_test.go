@@ -153,8 +153,8 @@ func abusers(farmed func(addr string) []string) []abuser {
 	}
 }
 
-// attack sends abuserRate requests a second, and counts those that pass.
-func (c *crowd) attack(ctx context.Context, a *abuser, addr string, long time.Duration) (sent, passed int64) {
+// attack sends so many requests a second, and counts those that pass.
+func (c *crowd) attack(ctx context.Context, a *abuser, addr string, rate float64, long time.Duration) (sent, passed int64) {
 	var got atomic.Int64
 	var all sync.WaitGroup
 	ctx, cancel := context.WithTimeout(ctx, long)
@@ -163,7 +163,7 @@ func (c *crowd) attack(ctx context.Context, a *abuser, addr string, long time.Du
 	defer ticker.Stop()
 	began := time.Now()
 	for ctx.Err() == nil {
-		for due := int64(time.Since(began).Seconds() * abuserRate); sent < due; sent++ {
+		for due := int64(time.Since(began).Seconds() * rate); sent < due; sent++ {
 			from, agent, cookie := a.next(int(sent), addr)
 			all.Go(func() {
 				if ok, err := c.ask(context.WithoutCancel(ctx), from, agent, &cookie); ok && err == nil {
@@ -249,7 +249,7 @@ func TestManyPeopleBehindOneAddress(t *testing.T) {
 				pass(t.Context(), warmUp)
 				warmUp = min(warmUp, 5*time.Second) // buckets get as full as they do while nothing happens
 				c.count.Store(true)
-				sent, passed := c.attack(ctx, &a, addr, long)
+				sent, passed := c.attack(ctx, &a, addr, abuserRate, long)
 				c.count.Store(false)
 				c.check(t, &a, sent, passed, long)
 			})

@@ -148,3 +148,91 @@ func countDials(n *atomic.Int64) func(ctx context.Context, network, addr string)
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 }
+
+// Who has a page for it answers refusals by itself, and what that page is made of
+// is not refused again.
+func TestErrorRoutesAnswerRefusals(t *testing.T) {
+	pages := origin(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusTooManyRequests)
+		fmt.Fprint(w, "come back later")
+	})
+	s := serveConfig(t, "", trusting, `reset_guard_limit {
+	client 1/m burst 1
+}
+respond well
+handle_errors 429 {
+	reset_guard_limit {
+		client 1/m burst 1
+	}
+	reset_guard `+pages+`
+}`)
+	client := proven("192.0.2.1", 20)
+	expect(t, "first", s.get(t, "/", client...).body, "well")
+	for range 3 {
+		a := s.get(t, "/", client...)
+		expect(t, "status", a.status, http.StatusTooManyRequests)
+		expect(t, "body", a.body, "come back later")
+		if a.header.Get("Retry-After") == "" || a.header.Get("RateLimit") == "" {
+			t.Errorf("got %v", a.header)
+		}
+	}
+}
+
+// Limits know who is logged in, as they come after that.
+func TestUsersHaveBudgetsOfTheirOwn(t *testing.T) {
+	// The password is "secret", hashed with the least cost that bcrypt has.
+	const hash = "$2a$04$LwFxCfyE3UeNg9qVxZ33vua9Aa5DOCW7lZnTgOjRGyM/Kf2ETKdF6"
+	s := serve(t, fmt.Sprintf(`basic_auth {
+	alice %[1]s
+	bob %[1]s
+}
+reset_guard_limit {
+	client 1/m burst 2
+	identity {http.auth.user.id}
+}
+respond well`, hash))
+	ask := func(user string) int {
+		r := newRequest(t, http.MethodGet, s.url("/"), nil)
+		r.SetBasicAuth(user, "secret")
+		return do(t, newClient(t), r).status
+	}
+	for _, step := range []struct {
+		user string
+		want int
+	}{{"alice", 200}, {"alice", 200}, {"alice", 429}, {"bob", 200}, {"alice", 429}, {"bob", 200}, {"bob", 429}} {
+		expect(t, step.user, ask(step.user), step.want)
+	}
+}
+
+// An upload that is refused gets its answer, not a reset.
+func TestRefusedUploadGetsItsAnswer(t *testing.T) {
+	eachLimit(t, "{\nclient 1/m burst 1\n}", func(t *testing.T, s *server) {
+		client := proven("192.0.2.1", 30)
+		s.get(t, "/", client...)
+		for range 5 {
+			body := strings.NewReader(strings.Repeat("x", 3<<20))
+			expect(t, "status", do(t, newClient(t), newRequest(t, http.MethodPost, s.url("/"), body, client...)).status, http.StatusTooManyRequests)
+		}
+	})
+}
+
+// Pressure of this host sheds by class: who has no cookie first.
+func TestPressureSheds(t *testing.T) {
+	s := serveConfig(t, "", trusting, "reset_guard_limit\nrespond well")
+	quiet(t, 0)
+	tr := &http.Transport{DisableCompression: true}
+	t.Cleanup(tr.CloseIdleConnections)
+	client := &http.Client{Transport: tr}
+	ask := func(header ...string) int {
+		return do(t, client, newRequest(t, http.MethodGet, s.url("/"), nil, header...)).status
+	}
+	quiet(t, 1)
+	statuses := map[int]int{}
+	for range 300 {
+		statuses[ask("X-Forwarded-For", "192.0.2.2")]++
+	}
+	if statuses[http.StatusServiceUnavailable]+statuses[http.StatusTooManyRequests] == 0 {
+		t.Errorf("nobody was refused under full pressure: %v", statuses)
+	}
+	expect(t, "a proven client elsewhere", ask(proven("192.0.2.1", 40)...), http.StatusOK)
+}
