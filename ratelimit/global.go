@@ -180,7 +180,13 @@ func (g *global) shareLocked(old *regime, now time.Time) float64 {
 // limitLocked sets the buckets. A capacity that was only learned binds nobody
 // without pressure: it is what was asked for, not what could be done.
 func (g *global) limitLocked(p *Policy, r regime, pressure float64, now time.Time) {
+	full := fullness(&g.total, now)
 	retuneOrFree(&g.total, r.total, totalSeconds, now)
+	if missing := full - fullness(&g.total, now); missing > 0 {
+		// It stays as full as it was: a total that goes up and down with what is
+		// served would lose a part each time, and origins would be idle.
+		give(&g.total, missing*float64(g.total.Burst())/unit, now)
+	}
 	unproven := unprovenShare * r.total
 	switch {
 	case p.Auto: // classes leave enough of the total for better ones

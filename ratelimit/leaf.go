@@ -113,10 +113,12 @@ func binCost(pool float64) int {
 }
 
 // adapt moves the fair rate of an identity, by what happened since the last tick.
-func (l *leaf) adapt(client float64, now time.Time) {
+// It never falls below an equal part of the pool: that there is for everybody.
+func (l *leaf) adapt(client, pool float64, now time.Time) {
 	switch {
 	case l.short:
-		l.fair = max(min(fairFloor, client), fairCut*l.fair)
+		floor := max(fairFloor, pool/max(1, l.count))
+		l.fair = max(min(floor, client), fairCut*l.fair)
 	case fullness(&l.proven, now) > 0.5:
 		l.fair = min(client, fairGrowth*l.fair+0.05)
 	}

@@ -229,7 +229,7 @@ func (c *call) update() {
 	l.ticked = c.now
 	l.recount(int64(c.since/userEpoch), dt)
 	b := c.budget(l.believed(c.p.priorUsers(c.addr), c.pressure))
-	l.adapt(b.client, c.now)
+	l.adapt(b.client, b.proven, c.now)
 	l.tune(b, c.now)
 	l.welcome(provenSeconds*c.p.PerClient*c.scale(), c.now)
 	c.z.watchDominant(c)
