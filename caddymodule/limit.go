@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/resetguard/caddy-resetguard/ratelimit"
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // limiter is a RateLimit that is ready for use: policy, and where the counters
@@ -77,13 +78,25 @@ func (l *limiter) zone(now time.Time) *sharedLimits {
 }
 
 // pressure is how much too much there is to do: for this host, or for the
-// upstreams.
+// upstreams. A host that is short of something for months still has to serve, so
+// only the upper half of its pressure counts.
 func (l *limiter) pressure(now time.Time) float64 {
-	p := l.app.registry.host.State().P
+	p := max(0, 2*l.app.registry.host.State().P-1)
 	if l.site != nil {
 		p = max(p, l.site.strain.at(l.site, now))
 	}
 	return p
+}
+
+// weigh finds out how important a request is, and whether there is room for it.
+// Where what keeps upstreams from overload lets everybody pass, there is nothing to
+// share out. (The gate is there once the roster is.)
+func (l *limiter) weigh(q *ratelimit.Request, r *http.Request) {
+	if l.site == nil || l.site.roster.Load() == nil || l.site.gate == nil {
+		return
+	}
+	class := l.site.classOf(r)
+	q.Critical, q.Room = class == concurrency.Critical, l.site.gate.Free(class)
 }
 
 // visit is one request, as a limiter sees it. The zero value is one that nobody
@@ -119,7 +132,9 @@ func (l *limiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bool {
 		v.zone = nil // the request was decided about before it met the error
 		return true
 	}
-	v.pressure = l.pressure(v.now)
+	if v.pressure = l.pressure(v.now); v.pressure > 0 {
+		l.weigh(&v.request, r)
+	}
 	v.decision = v.zone.Decide(&l.policy, &v.request, v.pressure, v.now)
 	if before != nil && before.decision.Offer {
 		v.decision.Offer = false // one cookie is enough

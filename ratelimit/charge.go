@@ -269,11 +269,14 @@ func (c *call) unprovenTotal() bool {
 // total charges what the origins can do, leaving some of it for better classes.
 func (c *call) total() {
 	least := reserve[c.dec.Class]
-	if c.dec.Young {
+	switch {
+	case c.r.Critical:
+		least = 0
+	case c.dec.Young:
 		least = youngReserve
 	}
 	g := c.z.global
-	if c.dec.Allowed = takeAbove(&g.total, least, c.cost, c.now); c.dec.Allowed {
+	if c.dec.Allowed = takeAbove(&g.total, least, c.cost, c.now) || c.r.Room; c.dec.Allowed {
 		return
 	}
 	g.pinched.Store(true)
@@ -281,13 +284,18 @@ func (c *call) total() {
 	c.refuse(LevelTotal, OverCapacity, waitFor(&g.total, need, c.now))
 }
 
-// lend lets what is over its budgets use what the others leave.
+// lend lets what is over its budgets use what the others leave. Room that nobody
+// waits for is not charged: whoever comes next and is within its budgets waits for
+// the next one, which these here do not.
 func (c *call) lend() {
 	least := lendable[c.dec.Class]
-	if c.dec.Young {
+	switch {
+	case c.r.Critical:
+		least = criticalLendable
+	case c.dec.Young:
 		least = youngLendable
 	}
-	if c.dec.Allowed = takeAbove(&c.z.global.total, least, c.cost, c.now); c.dec.Allowed {
+	if c.dec.Allowed = c.r.Room || takeAbove(&c.z.global.total, least, c.cost, c.now); c.dec.Allowed {
 		c.dec.Reason = Lent
 	}
 }

@@ -108,6 +108,11 @@ type Request struct {
 	Look uint64
 	// Weight is the request's cost in ordinary ones; 0: 1.
 	Weight float64
+	// Room tells that there is room for it which nobody waits for. Then nobody is
+	// refused for the sake of others.
+	Room bool
+	// Critical tells that the operator wants others to be refused before it.
+	Critical bool
 }
 
 // Decision is the answer, with all that headers, logs and metrics need.

@@ -215,5 +215,6 @@ var (
 	lendable = [classes]float64{Unknown: 0.8, Known: 0.7, Proven: 0.55, Verified: 0.5}
 )
 
-// Young identities come after the other proven ones.
-const youngReserve, youngLendable = 0.15, 0.6
+// Young identities come after the other proven ones. Critical requests that are
+// over a budget leave something for those that are not.
+const youngReserve, youngLendable, criticalLendable = 0.15, 0.6, 0.1

@@ -187,6 +187,15 @@ func (g *Gate) room(s slots, class Class) int {
 	return s.Spare()
 }
 
+// Free tells that all requests of this class would pass at once. It is for those
+// who share out what is short: as long as it is free, nothing is.
+func (g *Gate) Free(class Class) bool {
+	if g.policy.Mode == Observe {
+		return true
+	}
+	return g.Pressure() <= shedFrom[class.index()] && class.index() > int(g.waiting.Load()) && g.hasRoom(class)
+}
+
 // Admit lets a request pass, at once or after it has waited, or refuses it. It
 // fails open: without origins all pass.
 func (g *Gate) Admit(ctx context.Context, r Request, now time.Time) (Ticket, Reason) {
