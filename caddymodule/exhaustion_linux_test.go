@@ -43,7 +43,13 @@ func (a *answered) leave() {
 
 func (a *answered) all() int64 { return a.ok.Load() + a.refused.Load() + a.wrong.Load() }
 
-// ask sends a request. Only a right answer, or 503 with Retry-After, may come.
+// refuses tells that somebody is refused, for all have the same address: because
+// of the host, or because of that address's share.
+func (a answer) refuses() bool {
+	return (a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests) && a.header.Get("Retry-After") != ""
+}
+
+// ask sends a request. Only a right answer, or a refusal with Retry-After, may come.
 func (a *answered) ask(tb testing.TB, client *http.Client, url string) {
 	a.mu.Lock()
 	a.clients = append(a.clients, client)
@@ -57,7 +63,7 @@ func (a *answered) ask(tb testing.TB, client *http.Client, url string) {
 	switch got := readAnswer(tb, res); {
 	case got.status == http.StatusOK:
 		a.ok.Add(1)
-	case got.status == http.StatusServiceUnavailable && got.header.Get("Retry-After") != "":
+	case got.refuses():
 		a.refused.Add(1)
 	default:
 		a.wrong.Add(1)
@@ -95,7 +101,7 @@ func TestOutOfFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refusedWell(t, readAnswer(t, res), 1, 10)
+	expect(t, "refusal", readAnswer(t, res).refuses(), true)
 	expect(t, "closing after the answer", res.Close, true)
 
 	o.open()

@@ -123,15 +123,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}()
 	ex.writer = statusWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex, r}
-	if r.ProtoMajor == 1 && r.Header.Get("Upgrade") == "" && !h.app.registry.host.State().KeepAlive() {
-		w.Header().Set("Connection", "close") // what is idle takes a descriptor
-	}
+	h.app.spareConnection(w, r)
 	err := h.conclude(ex, &ex.writer, r, next.ServeHTTP(&ex.writer, r))
 	returned = err == nil
 	if returned {
 		ex.listenOn(w)
 	}
 	return err
+}
+
+// spareConnection ends the connection with this answer if the host is short of
+// something: what is idle takes a descriptor.
+func (a *App) spareConnection(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.Header.Get("Upgrade") == "" && !a.registry.host.State().KeepAlive() {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // conclude deals with what the proxy could not.

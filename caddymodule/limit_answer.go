@@ -63,6 +63,7 @@ func (v *visit) refuse(w http.ResponseWriter, r *http.Request) error {
 	d, l, header := &v.decision, v.limiter, w.Header()
 	seconds := int(math.Ceil(d.RetryAfter.Seconds()))
 	header.Set("Retry-After", strconv.Itoa(seconds))
+	l.app.spareConnection(w, r)
 	if l.headers != headersOff {
 		// What its network has left would tell a client about its neighbours.
 		limit := 0
