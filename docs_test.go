@@ -374,7 +374,7 @@ func TestDocsFaults(t *testing.T) {
 // TestDocsLog reads the code for every word that can stand in a log line.
 func TestDocsLog(t *testing.T) {
 	mentions(t, logsDoc, "%s", logFields(t, "caddymodule/faultlog.go"))
-	mentions(t, logsDoc, "%s", logFields(t, "caddymodule/limit_log.go"))
+	mentions(t, logsDoc, "%s", logFields(t, "caddymodule/ratelimit_log.go"))
 	mentions(t, logsDoc, "{http.reset_guard.%s}", caseWords(t, "caddymodule/exchange.go", "placeholder"))
 	mentions(t, logsDoc, "%s", constantsOf(t, "caddymodule/faultlog.go", "outcome", ""))
 	mentions(t, logsDoc, "%s", constantsOf(t, "failover/exchange.go", "", "Action"))
@@ -387,7 +387,7 @@ func TestDocsLog(t *testing.T) {
 // TestDocsAdmin reads the code for every field and path of the admin API.
 func TestDocsAdmin(t *testing.T) {
 	var fields []string
-	for _, file := range []string{"caddymodule/admin.go", "caddymodule/admin_orders.go", "caddymodule/admin_pressure.go", "caddymodule/admin_limits.go"} {
+	for _, file := range []string{"caddymodule/admin.go", "caddymodule/admin_orders.go", "caddymodule/admin_pressure.go", "caddymodule/admin_ratelimit.go"} {
 		fields = append(fields, matches(t, file, "`json:\"(\\w+)")...)
 	}
 	mentions(t, adminDoc, "%s", fields)
@@ -400,7 +400,7 @@ func TestDocsMetrics(t *testing.T) {
 	const file = "caddymodule/metrics.go"
 	mentions(t, metricsDoc, "reset_guard_%s", matches(t, file, `(?:counter|single)\("(\w+)"|Name: "(\w+)"`))
 	mentions(t, metricsDoc, "%s", matches(t, file, `NewDesc\("(\w+)"`))
-	mentions(t, metricsDoc, "%s", matches(t, "caddymodule/limit_metrics.go", `NewDesc\("(\w+)"`))
+	mentions(t, metricsDoc, "%s", matches(t, "caddymodule/ratelimit_metrics.go", `NewDesc\("(\w+)"`))
 	for c := ratelimit.Unknown; c <= ratelimit.Verified; c++ {
 		mentions(t, limitsDoc, "%s", []string{c.String()})
 	}

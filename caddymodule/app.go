@@ -62,11 +62,11 @@ type App struct {
 	// Filled in while modules are provisioned, which Caddy does one by one.
 	sites map[*reverseproxy.Handler]*site
 	order []*site
-	// guarding is the limiter of the handler that was provisioned last, as long as
+	// guarding is the rate limiter of the handler that was provisioned last, as long as
 	// no proxy was provisioned after it, which is the one that it stands before.
-	guarding *limiter
-	limiters []*limiter
-	storage  keyStorage
+	guarding     *rateLimiter
+	rateLimiters []*rateLimiter
+	storage      keyStorage
 }
 
 // CaddyModule returns the Caddy module information. It copies nothing: events ask
@@ -149,7 +149,7 @@ func (a *App) Start() error {
 	a.cancel = cancel
 	a.running.Go(func() { a.sumUp(ctx) })
 	a.running.Go(func() { a.probe(ctx) })
-	a.startLimits(ctx)
+	a.startRateLimits(ctx)
 	a.registry.host.use(a.generation, a.Pressure.config())
 	a.tellSources()
 	pressing, cancel := context.WithCancel(context.Background())
@@ -188,8 +188,8 @@ func (a *App) Stop() error {
 	}
 	a.cancel()
 	a.running.Wait()
-	a.registry.disuse(a.limiters)
-	a.tellLimits(time.Now(), true)
+	a.registry.disuse(a.rateLimiters)
+	a.tellRateLimits(time.Now(), true)
 	a.faults.summaries(a.faults.burst.Flush(time.Now()))
 	return nil
 }

@@ -51,7 +51,7 @@ type Handler struct {
 
 	faults  *faultLog
 	app     *App
-	limiter *limiter // nil if nothing is limited
+	limiter *rateLimiter // nil if nothing is limited
 	// exchanges are those that can serve another request: half of what the
 	// guard allocates.
 	exchanges *sync.Pool
@@ -73,7 +73,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.faults, h.app = app.faults, app
 	h.exchanges = &sync.Pool{New: func() any { return new(exchange) }}
-	if h.limiter, err = newLimiter(app, h.RateLimit); err != nil {
+	if h.limiter, err = newRateLimiter(app, h.RateLimit); err != nil {
 		return fmt.Errorf("rate_limit: %w", err)
 	}
 	if h.limiter != nil {

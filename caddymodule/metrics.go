@@ -110,7 +110,7 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 func (m *metrics) register(reg *prometheus.Registry, r *registry) error {
 	for _, c := range []prometheus.Collector{
 		m.requests, m.retries, m.resumes, m.faults, m.ejections, m.latency, m.refused, m.eventsDropped,
-		m.queued, m.shed, m.wouldShed, stateCollector{r}, limitCollector{r},
+		m.queued, m.shed, m.wouldShed, stateCollector{r}, rateCollector{r},
 	} {
 		var already prometheus.AlreadyRegisteredError
 		if err := reg.Register(c); err != nil && !errors.As(err, &already) {

@@ -45,8 +45,8 @@ func currentRegistry() (r *registry) {
 
 func newRegistry() *registry {
 	r := &registry{
-		sites: make(map[*site]bool), limiters: make(map[*limiter]bool),
-		host: newHost(time.Now()), keys: newLimitKeys(),
+		sites: make(map[*site]bool), rateLimiters: make(map[*rateLimiter]bool),
+		host: newHost(time.Now()), keys: newCookieKeys(),
 	}
 	r.metrics = newMetrics(r.addresses)
 	return r
@@ -62,12 +62,12 @@ type registry struct {
 	mu    sync.Mutex
 	pools []*sharedPool
 	sites map[*site]bool // of the running configurations
-	// limiters are those of the running configurations.
-	limiters map[*limiter]bool
+	// rateLimiters are those of the running configurations.
+	rateLimiters map[*rateLimiter]bool
 
 	metrics *metrics // counters go on over configurations
 	host    *host
-	keys    *limitKeys
+	keys    *cookieKeys
 
 	generations atomic.Int64 // configurations so far
 }
@@ -83,7 +83,7 @@ type sharedPool struct {
 	budget *failover.Budget
 	*limiters
 	limited limitLog
-	limits  *sharedLimits
+	rates   *sharedRates
 
 	// names are the upstreams of the sites that used it last, as configured, and
 	// generation is their configuration's. Both guarded by the registry.
@@ -112,7 +112,7 @@ func (r *registry) acquire(generation int64, zone string, names []string, now ti
 	defer r.mu.Unlock()
 	p := r.findLocked(generation, zone, names)
 	if p == nil {
-		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters(), limits: newSharedLimits("", now)}
+		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters(), rates: newSharedRates("", now)}
 		r.pools = append(r.pools, p)
 	}
 	if p.generation < generation {
@@ -177,20 +177,20 @@ func (r *registry) release(p *sharedPool, now time.Time) {
 	}
 }
 
-// use and disuse keep the list of limiters that can be looked at from outside.
-func (r *registry) use(all []*limiter) {
+// use and disuse keep the list of rate limiters that can be looked at from outside.
+func (r *registry) use(all []*rateLimiter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range all {
-		r.limiters[l] = true
+		r.rateLimiters[l] = true
 	}
 }
 
-func (r *registry) disuse(all []*limiter) {
+func (r *registry) disuse(all []*rateLimiter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range all {
-		delete(r.limiters, l)
+		delete(r.rateLimiters, l)
 	}
 }
 

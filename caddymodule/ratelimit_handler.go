@@ -30,7 +30,7 @@ func init() {
 type LimitHandler struct {
 	RateLimit
 
-	limiter *limiter
+	limiter *rateLimiter
 }
 
 // CaddyModule returns the Caddy module information.
@@ -51,7 +51,7 @@ func (h *LimitHandler) Provision(ctx caddy.Context) error {
 	if options.Zone == "" {
 		options.Zone = defaultZone
 	}
-	if h.limiter, err = newLimiter(app, &options); err != nil {
+	if h.limiter, err = newRateLimiter(app, &options); err != nil {
 		return fmt.Errorf("rate limit: %w", err)
 	}
 	return nil

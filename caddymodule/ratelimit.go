@@ -16,9 +16,9 @@ import (
 	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
-// limiter is a RateLimit that is ready for use: policy, and where the counters
+// rateLimiter is a RateLimit that is ready for use: policy, and where the counters
 // are.
-type limiter struct {
+type rateLimiter struct {
 	app      *App
 	number   int // in the order of the configuration
 	policy   ratelimit.Policy
@@ -33,39 +33,39 @@ type limiter struct {
 	errors bool
 
 	// shared is the zone that was named; nil if the counters are those of site.
-	shared *sharedLimits
+	shared *sharedRates
 	// site is what stands behind the handler; nil if that is no proxy of ours.
 	site *site
 }
 
-// newLimiter takes hold of what the options name; nil if nothing is limited.
-func newLimiter(app *App, o *RateLimit) (*limiter, error) {
+// newRateLimiter takes hold of what the options name; nil if nothing is limited.
+func newRateLimiter(app *App, o *RateLimit) (*rateLimiter, error) {
 	l, err := o.limiter()
 	if l == nil || err != nil {
 		return nil, err
 	}
 	l.app = app
 	if l.zoneName != "" {
-		if l.shared, err = acquireLimits(l.zoneName, time.Now()); err != nil {
+		if l.shared, err = acquireRates(l.zoneName, time.Now()); err != nil {
 			return nil, fmt.Errorf("zone %q: acquiring its counters: %w", l.zoneName, err)
 		}
 	}
-	l.number = len(app.limiters)
-	app.limiters = append(app.limiters, l)
+	l.number = len(app.rateLimiters)
+	app.rateLimiters = append(app.rateLimiters, l)
 	return l, nil
 }
 
 // release lets go of the zone. The limiter can still be used: slow requests may.
-func (l *limiter) release() error {
+func (l *rateLimiter) release() error {
 	if l == nil || l.shared == nil {
 		return nil
 	}
-	return releaseLimits(l.zoneName)
+	return releaseRates(l.zoneName)
 }
 
 // zone is where the counters are; nil as long as nobody knows which upstreams
 // there are.
-func (l *limiter) zone(now time.Time) *sharedLimits {
+func (l *rateLimiter) zone(now time.Time) *sharedRates {
 	if l.shared != nil || l.site == nil {
 		return l.shared
 	}
@@ -74,13 +74,13 @@ func (l *limiter) zone(now time.Time) *sharedLimits {
 			return nil
 		}
 	}
-	return l.site.shared.limits
+	return l.site.shared.rates
 }
 
 // pressure is how much too much there is to do: for this host, or for the
 // upstreams. A host that is short of something for months still has to serve, so
 // only the upper half of its pressure counts.
-func (l *limiter) pressure(now time.Time) float64 {
+func (l *rateLimiter) pressure(now time.Time) float64 {
 	p := max(0, 2*l.app.registry.host.State().P-1)
 	if l.site != nil {
 		p = max(p, l.site.strain.at(l.site, now))
@@ -91,7 +91,7 @@ func (l *limiter) pressure(now time.Time) float64 {
 // weigh finds out how important a request is, and whether there is room for it.
 // Where what keeps upstreams from overload lets everybody pass, there is nothing to
 // share out. (The gate is there once the roster is.)
-func (l *limiter) weigh(q *ratelimit.Request, r *http.Request) {
+func (l *rateLimiter) weigh(q *ratelimit.Request, r *http.Request) {
 	if l.site == nil || l.site.roster.Load() == nil || l.site.gate == nil {
 		return
 	}
@@ -102,8 +102,8 @@ func (l *limiter) weigh(q *ratelimit.Request, r *http.Request) {
 // visit is one request, as a limiter sees it. The zero value is one that nobody
 // has looked at.
 type visit struct {
-	limiter  *limiter
-	zone     *sharedLimits
+	limiter  *rateLimiter
+	zone     *sharedRates
 	request  ratelimit.Request
 	decision ratelimit.Decision
 	pressure float64
@@ -118,7 +118,7 @@ const limitVarKey = "reset_guard.limit"
 
 // admit decides about a request, and tells whether it may pass. It takes our
 // cookie out of the request in any case.
-func (l *limiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bool {
+func (l *rateLimiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bool {
 	v.limiter, v.now = l, time.Now()
 	v.zone = l.zone(v.now)
 	before, _ := caddyhttp.GetVar(r.Context(), limitVarKey).(*visit)

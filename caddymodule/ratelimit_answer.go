@@ -29,7 +29,7 @@ func policyField(p *ratelimit.Policy) string {
 const lowPart = 4
 
 // tell writes the fields of an admitted request, when little is left.
-func (l *limiter) tell(header http.Header, d *ratelimit.Decision) {
+func (l *rateLimiter) tell(header http.Header, d *ratelimit.Decision) {
 	if l.policyField == "" || d.Limit == 0 || !d.Allowed || lowPart*d.Remaining >= d.Limit {
 		return
 	}
@@ -39,7 +39,7 @@ func (l *limiter) tell(header http.Header, d *ratelimit.Decision) {
 
 // write writes the fields of draft-ietf-httpapi-ratelimit-headers, and those of
 // its early versions that clients may know.
-func (l *limiter) write(header http.Header, policy string, limit, remaining, seconds int) {
+func (l *rateLimiter) write(header http.Header, policy string, limit, remaining, seconds int) {
 	header.Set("RateLimit", `"`+policy+`";r=`+strconv.Itoa(remaining)+";t="+strconv.Itoa(seconds))
 	if policy == "client" && l.policyField != "" {
 		header.Set("RateLimit-Policy", l.policyField)

@@ -20,7 +20,7 @@ import (
 )
 
 // testLimiter is a limiter with keys, of an app that does not run.
-func testLimiter(tb testing.TB, o *RateLimit) *limiter {
+func testLimiter(tb testing.TB, o *RateLimit) *rateLimiter {
 	tb.Helper()
 	l, err := o.limiter()
 	if err != nil {
@@ -30,7 +30,7 @@ func testLimiter(tb testing.TB, o *RateLimit) *limiter {
 	tb.Cleanup(func() { _ = reg.Destruct() })
 	ring := ratelimit.KeyRing{}.Rotate(newSecret(), time.Now())
 	reg.keys.ring.Store(&ring)
-	l.app, l.shared = &App{registry: reg}, newSharedLimits("test", time.Now())
+	l.app, l.shared = &App{registry: reg}, newSharedRates("test", time.Now())
 	return l
 }
 
@@ -46,15 +46,15 @@ func requestFor(header ...string) *http.Request {
 }
 
 // mint is the cookie of a client that is proven at requestFor's address.
-func (l *limiter) mint(id uint64) string {
+func (l *rateLimiter) mint(id uint64) string {
 	t := ratelimit.Token{ID: id, Issued: time.Now(), First: time.Now().Add(-2 * time.Hour), Stage: ratelimit.Trusted}
 	return ratelimit.CookieName + "=" + l.tokenSigner().Mint(t, netip.MustParseAddr("192.0.2.1"))
 }
 
 func BenchmarkAdmit(b *testing.B) {
-	for name, cookie := range map[string]func(*limiter) string{
-		"proven":  func(l *limiter) string { return l.mint(7) },
-		"unknown": func(*limiter) string { return "a=b" },
+	for name, cookie := range map[string]func(*rateLimiter) string{
+		"proven":  func(l *rateLimiter) string { return l.mint(7) },
+		"unknown": func(*rateLimiter) string { return "a=b" },
 	} {
 		b.Run(name, func(b *testing.B) {
 			l := testLimiter(b, &RateLimit{Mode: modeFixed, Client: &ClientBudget{Rate: 1e6, Burst: 1e6}, Network: &NetworkBudget{Base: 1e6, Unproven: 1e6}})
@@ -192,7 +192,7 @@ func TestCoarse(t *testing.T) {
 // A window is told once, whoever asks, and with what most were refused by.
 func TestRefusalsAreSummedUp(t *testing.T) {
 	start := time.Now()
-	z, p := newSharedLimits("", start), ratelimit.DefaultPolicy()
+	z, p := newSharedRates("", start), ratelimit.DefaultPolicy()
 	p.ClientBurst = 1
 	r := ratelimit.Request{Addr: netip.MustParseAddr("192.0.2.1"), User: "somebody"}
 	for range 4 {
@@ -208,7 +208,7 @@ func TestRefusalsAreSummedUp(t *testing.T) {
 		}
 	}
 	for level := ratelimit.LevelNone; level <= ratelimit.LevelTotal; level++ {
-		if hint := limitHint(level); hint == "" || len(hint) > 400 {
+		if hint := rateHint(level); hint == "" || len(hint) > 400 {
 			t.Errorf("%v: a hint of %d bytes", level, len(hint))
 		}
 	}

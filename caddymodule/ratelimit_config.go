@@ -110,11 +110,11 @@ const maxIdentities = 8
 
 // limiter makes of the options what is asked for each request; nil if nothing is
 // limited.
-func (o *RateLimit) limiter() (*limiter, error) {
+func (o *RateLimit) limiter() (*rateLimiter, error) {
 	if o == nil {
 		o = new(RateLimit)
 	}
-	l := &limiter{zoneName: o.Zone, headers: o.Headers}
+	l := &rateLimiter{zoneName: o.Zone, headers: o.Headers}
 	switch o.Mode {
 	case "", modeAuto:
 		l.policy = ratelimit.AutoPolicy()
@@ -139,7 +139,7 @@ func (o *RateLimit) limiter() (*limiter, error) {
 	}
 	o.Network.apply(&l.policy)
 	l.policy.DryRun = o.DryRun
-	for _, set := range []func(*limiter) error{o.setCookie, o.setRanges, o.setIdentity, o.setHeaders} {
+	for _, set := range []func(*rateLimiter) error{o.setCookie, o.setRanges, o.setIdentity, o.setHeaders} {
 		if err := set(l); err != nil {
 			return nil, err
 		}
@@ -162,7 +162,7 @@ func (n *NetworkBudget) apply(p *ratelimit.Policy) {
 	}
 }
 
-func (o *RateLimit) setCookie(l *limiter) error {
+func (o *RateLimit) setCookie(l *rateLimiter) error {
 	l.cookie = namesOfCookie("")
 	switch c := o.Cookie; {
 	case c == nil:
@@ -195,7 +195,7 @@ func validCookieName(name string) error {
 	return nil
 }
 
-func (o *RateLimit) setRanges(l *limiter) error {
+func (o *RateLimit) setRanges(l *rateLimiter) error {
 	for _, text := range o.SharedRanges {
 		prefix, err := parseRange(text)
 		if err != nil {
@@ -218,7 +218,7 @@ func parseRange(text string) (netip.Prefix, error) {
 	return prefix.Masked(), nil
 }
 
-func (o *RateLimit) setIdentity(l *limiter) error {
+func (o *RateLimit) setIdentity(l *rateLimiter) error {
 	if len(o.Identity) > maxIdentities {
 		return fmt.Errorf("identity: there are %d placeholders: allowed are %d", len(o.Identity), maxIdentities)
 	}
@@ -232,7 +232,7 @@ func (o *RateLimit) setIdentity(l *limiter) error {
 	return nil
 }
 
-func (o *RateLimit) setHeaders(l *limiter) error {
+func (o *RateLimit) setHeaders(l *rateLimiter) error {
 	switch o.Headers {
 	case "":
 		l.headers = headersOn

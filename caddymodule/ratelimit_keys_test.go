@@ -23,7 +23,7 @@ func TestStoredKeysThatAreBroken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &memoryStorage{data: []byte(stored)}
-			k := newLimitKeys()
+			k := newCookieKeys()
 			if err := k.update(t.Context(), s, now); err != nil {
 				t.Fatal(err)
 			}
@@ -38,10 +38,10 @@ func TestStoredKeysThatAreBroken(t *testing.T) {
 // Keys are rotated each day by whoever is first, and all use the new one.
 func TestKeysRotateOnce(t *testing.T) {
 	start, s := time.Now(), new(memoryStorage)
-	one, other := newLimitKeys(), newLimitKeys()
+	one, other := newCookieKeys(), newCookieKeys()
 	for day := range 12 {
 		now := start.Add(time.Duration(day) * ratelimit.KeyLifetime)
-		for _, k := range []*limitKeys{one, other, one} {
+		for _, k := range []*cookieKeys{one, other, one} {
 			if err := k.update(t.Context(), s, now); err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +58,7 @@ func TestKeysRotateOnce(t *testing.T) {
 
 // Keys that were made while storage was away get there when it is back.
 func TestKeysSurviveLostStorage(t *testing.T) {
-	s, k, now := &memoryStorage{err: errors.New("away")}, newLimitKeys(), time.Now()
+	s, k, now := &memoryStorage{err: errors.New("away")}, newCookieKeys(), time.Now()
 	if k.update(t.Context(), s, now) == nil || k.ring.Load() == nil {
 		t.Fatal("want an error, and keys all the same")
 	}

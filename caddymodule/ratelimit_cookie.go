@@ -68,7 +68,7 @@ type madeSigner struct {
 }
 
 // signer is nil as long as there are no keys.
-func (l *limiter) tokenSigner() *ratelimit.Signer {
+func (l *rateLimiter) tokenSigner() *ratelimit.Signer {
 	ring := l.app.registry.keys.ring.Load()
 	if ring == nil {
 		return nil

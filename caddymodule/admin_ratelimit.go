@@ -84,7 +84,7 @@ func listLimits(w http.ResponseWriter, r *http.Request) error {
 	}
 	list, now := []zoneStatus{}, time.Now()
 	if reg := currentRegistry(); reg != nil {
-		for _, z := range reg.limitsInUse() {
+		for _, z := range reg.rateZonesInUse() {
 			if q["zone"] == "" || q["zone"] == z.name {
 				list = append(list, z.status(now))
 			}
@@ -94,7 +94,7 @@ func listLimits(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (z *zoneInUse) status(now time.Time) zoneStatus {
-	st := z.limits.Stats(maxListed, now)
+	st := z.rates.Stats(maxListed, now)
 	s := zoneStatus{
 		Zone: z.name, Rate: round(st.Rate), Capacity: round(st.Capacity), Total: round(st.Total),
 		Budgets: []budgetStatus{}, Decisions: []decisionStatus{}, Offenders: []offenderStatus{}, Shared: []sharedStatus{},
@@ -105,7 +105,7 @@ func (z *zoneInUse) status(now time.Time) zoneStatus {
 			s.Budgets = append(s.Budgets, b)
 		}
 	}
-	for _, c := range z.limits.Counts() {
+	for _, c := range z.rates.Counts() {
 		s.Decisions = append(s.Decisions, decisionStatus{c.Class.String(), c.Level.String(), c.Outcome.String(), c.N})
 	}
 	for _, o := range st.Offenders {

@@ -9,27 +9,27 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// limitCollector tells the counters of the zones in use when it is asked.
-type limitCollector struct{ registry *registry }
+// rateCollector tells the counters of the zones in use when it is asked.
+type rateCollector struct{ registry *registry }
 
 var decisionsDesc = prometheus.NewDesc("reset_guard_limit_decisions_total",
 	"Requests that limits have decided about.", []string{"zone", "class", "level", "decision"}, nil)
 
 // Describe implements prometheus.Collector.
-func (limitCollector) Describe(ch chan<- *prometheus.Desc) { ch <- decisionsDesc }
+func (rateCollector) Describe(ch chan<- *prometheus.Desc) { ch <- decisionsDesc }
 
 // Collect implements prometheus.Collector. Zones may go by the same name; what
 // they have counted is added up.
-func (c limitCollector) Collect(ch chan<- prometheus.Metric) {
+func (c rateCollector) Collect(ch chan<- prometheus.Metric) {
 	type labels struct{ zone, class, level, decision string }
 	sums, zones := make(map[labels]uint64), make(map[string]bool)
-	for _, z := range c.registry.limitsInUse() {
+	for _, z := range c.registry.rateZonesInUse() {
 		name := labelOf(z.name)
 		if !zones[name] && len(zones) >= maxMetricUpstreams {
 			continue
 		}
 		zones[name] = true
-		for _, n := range z.limits.Counts() {
+		for _, n := range z.rates.Counts() {
 			sums[labels{name, n.Class.String(), n.Level.String(), n.Outcome.String()}] += n.N
 		}
 	}

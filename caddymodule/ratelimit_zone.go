@@ -17,53 +17,53 @@ import (
 	"github.com/resetguard/caddy-resetguard/ratelimit"
 )
 
-// limitZones holds the zones that have names, for as long as a configuration
+// rateZones holds the zones that have names, for as long as a configuration
 // uses them.
-var limitZones = caddy.NewUsagePool()
+var rateZones = caddy.NewUsagePool()
 
-// sharedLimits is the state of a zone. It holds no policy.
-type sharedLimits struct {
+// sharedRates is the state of a zone. It holds no policy.
+type sharedRates struct {
 	*ratelimit.Zone
 	name string // "" for one that belongs to upstreams
 
 	mu     sync.Mutex // guards log
-	log    limitSums
+	log    rateSums
 	warned atomic.Bool // it was told that nearly all comes from one private address
 }
 
-func newSharedLimits(name string, now time.Time) *sharedLimits {
-	return &sharedLimits{Zone: ratelimit.NewZone(ratelimit.Size{}, now), name: name, log: limitSums{since: now}}
+func newSharedRates(name string, now time.Time) *sharedRates {
+	return &sharedRates{Zone: ratelimit.NewZone(ratelimit.Size{}, now), name: name, log: rateSums{since: now}}
 }
 
 // Destruct implements caddy.Destructor.
-func (*sharedLimits) Destruct() error { return nil }
+func (*sharedRates) Destruct() error { return nil }
 
-// acquireLimits takes hold of a zone. Each call needs a releaseLimits.
-func acquireLimits(name string, now time.Time) (*sharedLimits, error) {
-	v, _, err := limitZones.LoadOrNew(name, func() (caddy.Destructor, error) {
-		return newSharedLimits(name, now), nil
+// acquireRates takes hold of a zone. Each call needs a releaseRates.
+func acquireRates(name string, now time.Time) (*sharedRates, error) {
+	v, _, err := rateZones.LoadOrNew(name, func() (caddy.Destructor, error) {
+		return newSharedRates(name, now), nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return v.(*sharedLimits), nil
+	return v.(*sharedRates), nil
 }
 
-func releaseLimits(name string) error {
-	_, err := limitZones.Delete(name)
+func releaseRates(name string) error {
+	_, err := rateZones.Delete(name)
 	return err
 }
 
 // attached is where the counters are; nil as long as there are none.
-func (l *limiter) attached() *sharedLimits {
+func (l *rateLimiter) attached() *sharedRates {
 	if l.shared == nil && l.site != nil && l.site.roster.Load() != nil {
-		return l.site.shared.limits
+		return l.site.shared.rates
 	}
 	return l.shared
 }
 
 // label names the zone where a person reads it.
-func (l *limiter) label() string {
+func (l *rateLimiter) label() string {
 	if l.shared != nil {
 		return l.zoneName
 	}
@@ -73,32 +73,32 @@ func (l *limiter) label() string {
 // zoneInUse is a zone and the limiters that use it.
 type zoneInUse struct {
 	name     string
-	limits   *sharedLimits
-	limiters []*limiter
+	rates    *sharedRates
+	limiters []*rateLimiter
 }
 
-// limitsInUse lists the zones of the running configurations by their names.
-func (r *registry) limitsInUse() []*zoneInUse {
+// rateZonesInUse lists the zones of the running configurations by their names.
+func (r *registry) rateZonesInUse() []*zoneInUse {
 	r.mu.Lock()
-	var all []*limiter
-	for l := range r.limiters {
+	var all []*rateLimiter
+	for l := range r.rateLimiters {
 		all = append(all, l)
 	}
 	r.mu.Unlock()
-	slices.SortFunc(all, func(a, b *limiter) int {
+	slices.SortFunc(all, func(a, b *rateLimiter) int {
 		return cmp.Or(cmp.Compare(b.app.generation, a.app.generation), cmp.Compare(a.number, b.number))
 	})
-	of := make(map[*sharedLimits]*zoneInUse)
+	of := make(map[*sharedRates]*zoneInUse)
 	var zones []*zoneInUse
 	for _, l := range all {
-		limits := l.attached()
-		if limits == nil {
+		rates := l.attached()
+		if rates == nil {
 			continue
 		}
-		z := of[limits]
+		z := of[rates]
 		if z == nil {
-			z = &zoneInUse{name: l.label(), limits: limits}
-			of[limits], zones = z, append(zones, z)
+			z = &zoneInUse{name: l.label(), rates: rates}
+			of[rates], zones = z, append(zones, z)
 		}
 		z.limiters = append(z.limiters, l)
 	}

@@ -16,11 +16,11 @@ import (
 	"github.com/resetguard/caddy-resetguard/ratelimit"
 )
 
-// limitWindow is what one line sums up.
-const limitWindow = 10 * time.Second
+// rateWindow is what one line sums up.
+const rateWindow = 10 * time.Second
 
-// limitSums is what was known of a zone when its last window ended.
-type limitSums struct {
+// rateSums is what was known of a zone when its last window ended.
+type rateSums struct {
 	since  time.Time
 	counts map[countKey]uint64
 }
@@ -41,11 +41,11 @@ type refusals struct {
 
 // due ends the zone's window if it is time. While one configuration takes over
 // from another both ask.
-func (z *sharedLimits) due(now time.Time, all bool) (r refusals, ok bool) {
+func (z *sharedRates) due(now time.Time, all bool) (r refusals, ok bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	r.window = now.Sub(z.log.since)
-	if r.window < limitWindow && !all {
+	if r.window < rateWindow && !all {
 		return r, false
 	}
 	counts := make(map[countKey]uint64)
@@ -65,18 +65,18 @@ func (z *sharedLimits) due(now time.Time, all bool) (r refusals, ok bool) {
 			r.worst, r.most = key, n
 		}
 	}
-	z.log = limitSums{since: now, counts: counts}
+	z.log = rateSums{since: now, counts: counts}
 	return r, r.most > 0
 }
 
-// startLimits begins what limits need beside requests.
-func (a *App) startLimits(ctx context.Context) {
-	if len(a.limiters) == 0 {
+// startRateLimits begins what limits need beside requests.
+func (a *App) startRateLimits(ctx context.Context) {
+	if len(a.rateLimiters) == 0 {
 		return
 	}
-	a.registry.use(a.limiters)
-	a.running.Go(func() { a.sumUpLimits(ctx) })
-	if slices.ContainsFunc(a.limiters, func(l *limiter) bool { return l.policy.CookieLifetime > 0 }) {
+	a.registry.use(a.rateLimiters)
+	a.running.Go(func() { a.sumUpRateLimits(ctx) })
+	if slices.ContainsFunc(a.rateLimiters, func(l *rateLimiter) bool { return l.policy.CookieLifetime > 0 }) {
 		a.running.Go(func() { a.registry.keys.keep(ctx, a.storage, a.health.logger) })
 		a.registry.keys.await(firstKeys)
 	}
@@ -86,8 +86,8 @@ func (a *App) startLimits(ctx context.Context) {
 // known: storage that is there takes milliseconds.
 const firstKeys = 300 * time.Millisecond
 
-// sumUpLimits writes what was refused, until ctx ends.
-func (a *App) sumUpLimits(ctx context.Context) {
+// sumUpRateLimits writes what was refused, until ctx ends.
+func (a *App) sumUpRateLimits(ctx context.Context) {
 	ticker := time.NewTicker(summaryInterval)
 	defer ticker.Stop()
 	for {
@@ -95,14 +95,14 @@ func (a *App) sumUpLimits(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			a.tellLimits(now, false)
+			a.tellRateLimits(now, false)
 		}
 	}
 }
 
-func (a *App) tellLimits(now time.Time, all bool) {
-	told := make(map[*sharedLimits]bool)
-	for _, l := range a.limiters {
+func (a *App) tellRateLimits(now time.Time, all bool) {
+	told := make(map[*sharedRates]bool)
+	for _, l := range a.rateLimiters {
 		z := l.attached()
 		if z == nil || told[z] {
 			continue
@@ -115,7 +115,7 @@ func (a *App) tellLimits(now time.Time, all bool) {
 	}
 }
 
-func (a *App) tellRefusals(zone string, z *sharedLimits, r refusals, now time.Time) {
+func (a *App) tellRefusals(zone string, z *sharedRates, r refusals, now time.Time) {
 	msg := "requests refused by limits"
 	if r.refused == 0 {
 		msg = "requests would be refused by limits"
@@ -131,11 +131,11 @@ func (a *App) tellRefusals(zone string, z *sharedLimits, r refusals, now time.Ti
 	if worst := z.Stats(1, now).Offenders; len(worst) > 0 {
 		fields = append(fields, zap.String("client_prefix", coarse(worst[0].Prefix).String()))
 	}
-	a.health.logger.Warn(msg, append(fields, zap.String("hint", limitHint(r.worst.level)))...)
+	a.health.logger.Warn(msg, append(fields, zap.String("hint", rateHint(r.worst.level)))...)
 }
 
-// limitHint says in plain words what was refused, and what to look at.
-func limitHint(level ratelimit.Level) string {
+// rateHint says in plain words what was refused, and what to look at.
+func rateHint(level ratelimit.Level) string {
 	switch level {
 	case ratelimit.LevelClient:
 		return "Most were single clients over their own budget. If they are honest, raise `client`."
@@ -154,7 +154,7 @@ func limitHint(level ratelimit.Level) string {
 const hintDominant = "Nearly all requests come from this one address, which is private: most likely a proxy or load balancer in front. Name it in the global option `servers { trusted_proxies static ... }`, so that its clients can be told apart; until then they share the limits of one address."
 
 // tellDominant says, once for each zone, that a proxy is probably not trusted.
-func (a *App) tellDominant(zone string, z *sharedLimits, now time.Time) {
+func (a *App) tellDominant(zone string, z *sharedRates, now time.Time) {
 	d := z.Dominant(now)
 	if d == nil || !d.Private() || !z.warned.CompareAndSwap(false, true) {
 		return

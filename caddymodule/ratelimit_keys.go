@@ -43,21 +43,21 @@ const (
 	keysRefresh = 10 * time.Second
 )
 
-// limitKeys are the keys of this process. As long as storage was not asked for
+// cookieKeys are the keys of this process. As long as storage was not asked for
 // the first time there are none, and nobody gets a cookie.
-type limitKeys struct {
+type cookieKeys struct {
 	ring  atomic.Pointer[ratelimit.KeyRing]
 	asked chan struct{} // somebody showed a key that is not known
 	first chan struct{} // closed when there are keys
 	once  sync.Once
 }
 
-func newLimitKeys() *limitKeys {
-	return &limitKeys{asked: make(chan struct{}, 1), first: make(chan struct{})}
+func newCookieKeys() *cookieKeys {
+	return &cookieKeys{asked: make(chan struct{}, 1), first: make(chan struct{})}
 }
 
 // await waits for the first keys, but not for long.
-func (k *limitKeys) await(long time.Duration) {
+func (k *cookieKeys) await(long time.Duration) {
 	timer := time.NewTimer(long)
 	defer timer.Stop()
 	select {
@@ -67,7 +67,7 @@ func (k *limitKeys) await(long time.Duration) {
 }
 
 // refresh asks for a look at storage soon.
-func (k *limitKeys) refresh() {
+func (k *cookieKeys) refresh() {
 	select {
 	case k.asked <- struct{}{}:
 	default:
@@ -75,7 +75,7 @@ func (k *limitKeys) refresh() {
 }
 
 // keep keeps the keys up to date until ctx ends.
-func (k *limitKeys) keep(ctx context.Context, storage keyStorage, logger *zap.Logger) {
+func (k *cookieKeys) keep(ctx context.Context, storage keyStorage, logger *zap.Logger) {
 	failed := false
 	for {
 		err := k.update(ctx, storage, time.Now())
@@ -100,7 +100,7 @@ func (k *limitKeys) keep(ctx context.Context, storage keyStorage, logger *zap.Lo
 }
 
 // pause waits for a time, or until somebody asks; false when ctx ends.
-func (k *limitKeys) pause(ctx context.Context, wait time.Duration) bool {
+func (k *cookieKeys) pause(ctx context.Context, wait time.Duration) bool {
 	least := time.NewTimer(keysRefresh)
 	defer least.Stop()
 	most := time.NewTimer(wait)
@@ -121,7 +121,7 @@ func (k *limitKeys) pause(ctx context.Context, wait time.Duration) bool {
 
 // update takes over the stored keys, with a new one if it is time. Without
 // storage it goes on with those that it has.
-func (k *limitKeys) update(ctx context.Context, storage keyStorage, now time.Time) error {
+func (k *cookieKeys) update(ctx context.Context, storage keyStorage, now time.Time) error {
 	ring, err := k.fetch(ctx, storage, now)
 	if err != nil {
 		ring = ratelimit.KeyRing{}
@@ -139,7 +139,7 @@ func (k *limitKeys) update(ctx context.Context, storage keyStorage, now time.Tim
 
 // fetch asks storage, for so long as patience lasts: a storage may pay no heed to
 // contexts.
-func (k *limitKeys) fetch(ctx context.Context, storage keyStorage, now time.Time) (ratelimit.KeyRing, error) {
+func (k *cookieKeys) fetch(ctx context.Context, storage keyStorage, now time.Time) (ratelimit.KeyRing, error) {
 	ctx, cancel := context.WithTimeout(ctx, keysPatience)
 	type result struct {
 		ring ratelimit.KeyRing
@@ -165,7 +165,7 @@ func (k *limitKeys) fetch(ctx context.Context, storage keyStorage, now time.Time
 }
 
 // exchange loads the keys, and stores them with a new one if it is time.
-func (k *limitKeys) exchange(ctx context.Context, storage keyStorage, now time.Time) (ratelimit.KeyRing, error) {
+func (k *cookieKeys) exchange(ctx context.Context, storage keyStorage, now time.Time) (ratelimit.KeyRing, error) {
 	ring, err := loadKeys(ctx, storage)
 	if err != nil || !ring.Due(now) {
 		return ring, err
