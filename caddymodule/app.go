@@ -66,7 +66,7 @@ type App struct {
 	// no proxy was provisioned after it, which is the one that it stands before.
 	guarding     *rateLimiter
 	rateLimiters []*rateLimiter
-	storage      keyStorage
+	storage      *keyStore
 }
 
 // CaddyModule returns the Caddy module information. It copies nothing: events ask
@@ -99,7 +99,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.registry, a.acquired = registry, true
 	a.generation = registry.generations.Add(1)
-	a.storage = ctx.Storage()
+	a.storage = &keyStore{keyStorage: ctx.Storage()}
 	if err := a.health.provision(ctx, registry.metrics, a.watchListeners); err != nil {
 		return err
 	}

@@ -30,6 +30,15 @@ type keyStorage interface {
 	Unlock(ctx context.Context, name string) error
 }
 
+// keyStore is storage that is asked once at a time: one that never answers would
+// collect a goroutine with each try.
+type keyStore struct {
+	keyStorage
+	asked atomic.Bool
+}
+
+var errStillAsked = errors.New("storage has not answered the last time")
+
 const (
 	keysPath = "reset_guard/cookie_keys.json"
 	keysLock = "reset_guard_cookie_keys"
@@ -75,7 +84,7 @@ func (k *cookieKeys) refresh() {
 }
 
 // keep keeps the keys up to date until ctx ends.
-func (k *cookieKeys) keep(ctx context.Context, storage keyStorage, logger *zap.Logger) {
+func (k *cookieKeys) keep(ctx context.Context, storage *keyStore, logger *zap.Logger) {
 	failed := false
 	for {
 		err := k.update(ctx, storage, time.Now())
@@ -121,7 +130,7 @@ func (k *cookieKeys) pause(ctx context.Context, wait time.Duration) bool {
 
 // update takes over the stored keys, with a new one if it is time. Without
 // storage it goes on with those that it has.
-func (k *cookieKeys) update(ctx context.Context, storage keyStorage, now time.Time) error {
+func (k *cookieKeys) update(ctx context.Context, storage *keyStore, now time.Time) error {
 	ring, err := k.fetch(ctx, storage, now)
 	if err != nil {
 		ring = ratelimit.KeyRing{}
@@ -139,7 +148,10 @@ func (k *cookieKeys) update(ctx context.Context, storage keyStorage, now time.Ti
 
 // fetch asks storage, for so long as patience lasts: a storage may pay no heed to
 // contexts.
-func (k *cookieKeys) fetch(ctx context.Context, storage keyStorage, now time.Time) (ratelimit.KeyRing, error) {
+func (k *cookieKeys) fetch(ctx context.Context, storage *keyStore, now time.Time) (ratelimit.KeyRing, error) {
+	if !storage.asked.CompareAndSwap(false, true) {
+		return ratelimit.KeyRing{}, errStillAsked
+	}
 	ctx, cancel := context.WithTimeout(ctx, keysPatience)
 	type result struct {
 		ring ratelimit.KeyRing
@@ -149,6 +161,7 @@ func (k *cookieKeys) fetch(ctx context.Context, storage keyStorage, now time.Tim
 	go func() {
 		defer cancel()
 		ring, err := k.exchange(ctx, storage, now)
+		storage.asked.Store(false)
 		done <- result{ring, err}
 	}()
 	select {

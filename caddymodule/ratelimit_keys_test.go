@@ -9,7 +9,9 @@ import (
 	"errors"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/resetguard/caddy-resetguard/ratelimit"
@@ -24,7 +26,7 @@ func TestStoredKeysThatAreBroken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := &memoryStorage{data: []byte(stored)}
 			k := newCookieKeys()
-			if err := k.update(t.Context(), s, now); err != nil {
+			if err := k.update(t.Context(), &keyStore{keyStorage: s}, now); err != nil {
 				t.Fatal(err)
 			}
 			ring, err := ratelimit.ParseKeyRing(s.data)
@@ -42,7 +44,7 @@ func TestKeysRotateOnce(t *testing.T) {
 	for day := range 12 {
 		now := start.Add(time.Duration(day) * ratelimit.KeyLifetime)
 		for _, k := range []*cookieKeys{one, other, one} {
-			if err := k.update(t.Context(), s, now); err != nil {
+			if err := k.update(t.Context(), &keyStore{keyStorage: s}, now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -59,18 +61,49 @@ func TestKeysRotateOnce(t *testing.T) {
 // Keys that were made while storage was away get there when it is back.
 func TestKeysSurviveLostStorage(t *testing.T) {
 	s, k, now := &memoryStorage{err: errors.New("away")}, newCookieKeys(), time.Now()
-	if k.update(t.Context(), s, now) == nil || k.ring.Load() == nil {
+	if k.update(t.Context(), &keyStore{keyStorage: s}, now) == nil || k.ring.Load() == nil {
 		t.Fatal("want an error, and keys all the same")
 	}
 	own := k.ring.Load().Keys[0].Secret
 	s.err = nil
-	if err := k.update(t.Context(), s, now); err != nil {
+	if err := k.update(t.Context(), &keyStore{keyStorage: s}, now); err != nil {
 		t.Fatal(err)
 	}
 	if ring, err := ratelimit.ParseKeyRing(s.data); err != nil || string(ring.Keys[0].Secret) != string(own) {
 		t.Errorf("stored %s, %v", s.data, err)
 	}
 }
+
+// Storage that never answers holds one goroutine, not one more with each try.
+func TestStorageThatNeverAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := &silentStorage{quit: make(chan struct{})}, newCookieKeys()
+		defer close(s.quit)
+		store := &keyStore{keyStorage: s}
+		for range 5 {
+			if k.update(t.Context(), store, time.Now()) == nil || k.ring.Load() == nil {
+				t.Fatal("want an error, and keys all the same")
+			}
+		}
+		if n := s.asked.Load(); n != 1 {
+			t.Errorf("asked %d times, want once", n)
+		}
+	})
+}
+
+type silentStorage struct {
+	keyStorage
+	asked atomic.Int32
+	quit  chan struct{}
+}
+
+func (s *silentStorage) Load(context.Context, string) ([]byte, error) {
+	s.asked.Add(1)
+	<-s.quit
+	return nil, fs.ErrNotExist
+}
+
+func (s *silentStorage) Lock(context.Context, string) error { return errors.New("away") }
 
 // memoryStorage is one for a test's goroutine and the one that it starts.
 type memoryStorage struct {
