@@ -30,7 +30,7 @@ func testLimiter(tb testing.TB, o *RateLimit) *rateLimiter {
 	tb.Cleanup(func() { _ = reg.Destruct() })
 	ring := ratelimit.KeyRing{}.Rotate(newSecret(), time.Now())
 	reg.keys.ring.Store(&ring)
-	l.app, l.shared = &App{registry: reg}, newSharedRates("test", time.Now())
+	l.app, l.shared = &App{registry: reg}, newSharedRates("test", ratelimit.Size{}, time.Now())
 	return l
 }
 
@@ -192,7 +192,7 @@ func TestCoarse(t *testing.T) {
 // A window is told once, whoever asks, and with what most were refused by.
 func TestRefusalsAreSummedUp(t *testing.T) {
 	start := time.Now()
-	z, p := newSharedRates("", start), ratelimit.DefaultPolicy()
+	z, p := newSharedRates("", ratelimit.Size{}, start), ratelimit.DefaultPolicy()
 	p.ClientBurst = 1
 	r := ratelimit.Request{Addr: netip.MustParseAddr("192.0.2.1"), User: "somebody"}
 	for range 4 {

@@ -31,8 +31,26 @@ type sharedRates struct {
 	warned atomic.Bool // it was told that nearly all comes from one private address
 }
 
-func newSharedRates(name string, now time.Time) *sharedRates {
-	return &sharedRates{Zone: ratelimit.NewZone(ratelimit.Size{}, now), name: name, log: rateSums{since: now}}
+func newSharedRates(name string, size ratelimit.Size, now time.Time) *sharedRates {
+	return &sharedRates{Zone: ratelimit.NewZone(size, now), name: name, log: rateSums{since: now}}
+}
+
+// sizeBeside is how much a zone of upstreams remembers beside others. Whoever fills
+// them all, with ever new networks of IPv6, must not fill the memory: the first few
+// have the default, which is 84 MB when all of it was used, the next ones a quarter of
+// it, and where there are many a sixteenth.
+func sizeBeside(others int) ratelimit.Size {
+	part := 16
+	switch {
+	case others < 4:
+		part = 1
+	case others < 16:
+		part = 4
+	}
+	return ratelimit.Size{
+		Identities: ratelimit.DefaultIdentities / part, Addresses: ratelimit.DefaultAddresses / part,
+		Sites: ratelimit.DefaultSites / part, Bins: ratelimit.DefaultBins / part,
+	}
 }
 
 // Destruct implements caddy.Destructor.
@@ -41,7 +59,7 @@ func (*sharedRates) Destruct() error { return nil }
 // acquireRates takes hold of a zone. Each call needs a releaseRates.
 func acquireRates(name string, now time.Time) (*sharedRates, error) {
 	v, _, err := rateZones.LoadOrNew(name, func() (caddy.Destructor, error) {
-		return newSharedRates(name, now), nil
+		return newSharedRates(name, ratelimit.Size{}, now), nil
 	})
 	if err != nil {
 		return nil, err

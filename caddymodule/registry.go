@@ -112,7 +112,7 @@ func (r *registry) acquire(generation int64, zone string, names []string, now ti
 	defer r.mu.Unlock()
 	p := r.findLocked(generation, zone, names)
 	if p == nil {
-		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters(), rates: newSharedRates("", now)}
+		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters(), rates: newSharedRates("", sizeBeside(len(r.pools)), now)}
 		r.pools = append(r.pools, p)
 	}
 	if p.generation < generation {
