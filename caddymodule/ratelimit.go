@@ -107,7 +107,7 @@ type visit struct {
 	request  ratelimit.Request
 	decision ratelimit.Decision
 	pressure float64
-	now      time.Time
+	now      time.Time // of the decision, then of the answer
 	client   visitor
 	begun    bool // the answer has begun
 }
@@ -155,6 +155,7 @@ func (v *visit) answering(header http.Header, status int, r *http.Request) {
 	if status < http.StatusInternalServerError {
 		v.zone.Served(v.request.Weight)
 	}
+	v.now = time.Now() // the answer may have taken long
 	if status < http.StatusBadRequest {
 		v.zone.Confirm(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
 	}

@@ -150,10 +150,31 @@ func TestClockStepsGiveNothing(t *testing.T) {
 			passed++
 		}
 	}
-	// Time goes on by the hours that it seems to have been.
-	bound := DefaultClientBurst + int(DefaultClientRate*z.clock.since(simStart).Seconds())
-	if passed > bound {
-		t.Errorf("got %d, want at most %d", passed, bound)
+	if passed != DefaultClientBurst {
+		t.Errorf("got %d, want %d", passed, DefaultClientBurst)
+	}
+}
+
+// Slow answers, whose calls name the time of the request, do not let time go
+// faster for everybody.
+func TestLateCallsGiveNothing(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	p.ClientRate, p.ClientBurst = 1, 10
+	mine, slow := provenRequest(addrOf(1), 5, simStart), Request{Addr: addrOf(2), Claim: "key"}
+	passed := 0
+	const seconds = 60
+	for i := range seconds {
+		now := simStart.Add(time.Duration(i) * time.Second)
+		d := z.Decide(&p, &slow, 0, now)
+		late := now.Add(-30 * time.Second)
+		z.Issue(&p, &slow, d, 0, late)
+		z.Confirm(&p, &slow, d, 0, late)
+		for z.Decide(&p, &mine, 0, now).Allowed {
+			passed++
+		}
+	}
+	if most := 10 + seconds; passed > most {
+		t.Errorf("got %d requests in %d s, want %d at most", passed, seconds, most)
 	}
 }
 
