@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // strain rises fast while upstreams are full and there is evidence of overload,
@@ -60,21 +62,24 @@ func (t *strain) tickLocked(overloaded bool, now time.Time) {
 	t.next.Store(now.Add(strainTick).UnixNano())
 }
 
-// overloaded tells that there is evidence that all upstreams have too much to do,
-// and that they are full.
+// overloaded tells that there is evidence that all upstreams that get requests have
+// too much to do, and that they are full. Those that are out say nothing: an idle
+// one must not hide what the others suffer.
 func (s *site) overloaded() bool {
-	r := s.roster.Load()
-	if r == nil || len(r.loads) == 0 {
-		return false
-	}
+	s.syncMu.Lock()
+	fit := s.gated // replaced, never changed
+	s.syncMu.Unlock()
+	return allFull(fit)
+}
+
+func allFull(fit []*concurrency.Limiter) bool {
 	taken, limit := 0, 0
-	for _, load := range r.loads {
-		l := load.limiter
+	for _, l := range fit {
 		if !l.Engaged() {
 			return false
 		}
 		taken += l.InFlight()
 		limit += l.Limit()
 	}
-	return float64(taken) >= fullShare*float64(limit)
+	return limit > 0 && float64(taken) >= fullShare*float64(limit)
 }

@@ -8,6 +8,8 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"github.com/resetguard/caddy-resetguard/ratelimit/concurrency"
 )
 
 // Strain rises while upstreams are full, and fades when they are not.
@@ -37,5 +39,30 @@ func TestStrain(t *testing.T) {
 	now = now.Add(time.Minute) // nobody has asked
 	if p := tick(false, 1); p > 0 {
 		t.Errorf("after a minute: got %v, want 0", p)
+	}
+}
+
+// An upstream that gets no requests does not hide that all others are full.
+func TestStrainIsThatOfUpstreamsInUse(t *testing.T) {
+	full, idle := concurrency.NewLimiter(time.Now()), concurrency.NewLimiter(time.Now())
+	full.SetPressure(0.5) // is evidence of overload
+	full.SetCeiling(10)
+	for range 10 {
+		full.Take()
+	}
+	for _, tc := range []struct {
+		name  string
+		gated []*concurrency.Limiter
+		want  bool
+	}{
+		{"none", nil, false},
+		{"all in use are full", []*concurrency.Limiter{full}, true},
+		{"one in use has room", []*concurrency.Limiter{full, idle}, false},
+	} {
+		s := &site{gated: tc.gated}
+		s.roster.Store(&roster{loads: []*originLoad{{limiter: full}, {limiter: idle}}})
+		if got := s.overloaded(); got != tc.want {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
 	}
 }
