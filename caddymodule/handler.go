@@ -234,7 +234,7 @@ func (w *statusWriter) WriteHeader(status int) {
 	}
 	w.ex.beforeHeader(w, status)
 	if w.ex.visit.zone != nil {
-		w.ex.visit.answering(w.Header(), status, w.request)
+		w.ex.visit.answering(w.ResponseWriter, status, w.request)
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }

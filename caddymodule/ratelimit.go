@@ -146,8 +146,8 @@ func (l *rateLimiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bo
 	return true
 }
 
-// answering is called with the header of the answer, just before it goes out.
-func (v *visit) answering(header http.Header, status int, r *http.Request) {
+// answering is called with the writer of the answer, just before that goes out.
+func (v *visit) answering(w http.ResponseWriter, status int, r *http.Request) {
 	if v.zone == nil || v.begun || status < http.StatusOK && status != http.StatusSwitchingProtocols {
 		return
 	}
@@ -160,7 +160,7 @@ func (v *visit) answering(header http.Header, status int, r *http.Request) {
 		v.zone.Confirm(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
 	}
 	if status < http.StatusBadRequest && v.decision.Offer {
-		v.offerCookie(header, status, r)
+		v.offerCookie(w, status, r)
 	}
 }
 

@@ -7,7 +7,6 @@ package caddymodule
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -103,13 +102,14 @@ func (v *visit) findToken(r *http.Request) ratelimit.Token {
 
 // offerCookie sets the cookie if one is due and the answer is one that no shared
 // cache keeps.
-func (v *visit) offerCookie(header http.Header, status int, r *http.Request) {
+func (v *visit) offerCookie(w http.ResponseWriter, status int, r *http.Request) {
 	signer := v.limiter.tokenSigner()
 	if signer == nil {
 		return
 	}
+	header := w.Header()
 	private, how := mayCarryCookie(header, status, r)
-	if !private {
+	if !private || changesCaching(w) {
 		return
 	}
 	token, due := v.zone.Issue(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
@@ -125,44 +125,4 @@ func (v *visit) offerCookie(header http.Header, status int, r *http.Request) {
 		text += "; Secure"
 	}
 	header.Add("Set-Cookie", text)
-}
-
-// mayCarryCookie tells whether no shared cache keeps an answer (RFC 9111 section
-// 3). A page that says nothing about caches could be kept; cacheControl is what
-// to say with it, for the once that it carries a cookie.
-func mayCarryCookie(header http.Header, status int, r *http.Request) (ok bool, cacheControl string) {
-	if status == http.StatusSwitchingProtocols || status == http.StatusNotModified {
-		return false, "" // the latter would change what a cache has
-	}
-	directives := strings.ToLower(strings.Join(header["Cache-Control"], ","))
-	switch {
-	case hasDirective(directives, "no-store"), hasDirective(directives, "private"):
-		return true, ""
-	case directives != "", header.Get("Expires") != "", header.Get("Surrogate-Control") != "", header.Get("Cdn-Cache-Control") != "":
-		return false, ""
-	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		return true, ""
-	case isNavigation(r):
-		return true, "private"
-	}
-	return false, ""
-}
-
-// hasDirective looks for a word among directives. One with a list of fields
-// (private="x") keeps only those from caches.
-func hasDirective(directives, word string) bool {
-	for d := range strings.SplitSeq(directives, ",") {
-		if strings.Trim(d, " \t") == word {
-			return true
-		}
-	}
-	return false
-}
-
-// isNavigation tells a page that somebody opens from what pages load.
-func isNavigation(r *http.Request) bool {
-	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
-		return mode == "navigate"
-	}
-	return slices.ContainsFunc(r.Header["Accept"], func(line string) bool { return strings.HasPrefix(line, "text/html") })
 }

@@ -52,12 +52,16 @@ func TestCookieOnlyWhereNoCacheKeepsIt(t *testing.T) {
 		"no/fresh page":          {"GET", navigate, "max-age=60", 200, false, "max-age=60"},
 		"no/some fields private": {"GET", navigate, `private="set-cookie"`, 200, false, `private="set-cookie"`},
 		"no/not modified":        {"GET", navigate, "private", 304, false, "private"},
+		"no/cdn":                 {"GET", navigate, "private\nCDN-Cache-Control: max-age=60", 200, false, "private"},
 		"no/error":               {"GET", navigate, "no-store", 500, false, "no-store"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			site := "reset_guard_limit {\nclient 10/s\n}\nreverse_proxy " + origin(t, func(w http.ResponseWriter, _ *http.Request) {
-				if tc.answer != "" {
-					w.Header().Set("Cache-Control", tc.answer)
+				if caching, other, _ := strings.Cut(tc.answer, "\n"); caching != "" {
+					w.Header().Set("Cache-Control", caching)
+					if field, value, ok := strings.Cut(other, ": "); ok {
+						w.Header().Set(field, value)
+					}
 				}
 				w.WriteHeader(tc.status)
 			})
@@ -69,6 +73,35 @@ func TestCookieOnlyWhereNoCacheKeepsIt(t *testing.T) {
 			expect(t, "caching", a.header.Get("Cache-Control"), tc.caching)
 			if got := a.setCookie(); tc.want != cookieForm.MatchString(got) {
 				t.Errorf("got cookie %q, want one: %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// Handlers of Caddy that change the header last can make public what was not.
+func TestCookieBehindWhatChangesTheHeader(t *testing.T) {
+	for name, tc := range map[string]struct {
+		directives string
+		want       bool
+	}{
+		"no/deferred":           {"header {\nCache-Control \"public, max-age=3600\"\n-Server\n}", false},
+		"no/deletes it":         {"header -Cache-*", false},
+		"no/in the second one":  {"header -Server\nheader {\nExpires 0\ndefer\n}", false},
+		"no/intercept":          {"intercept {\n@e status 500\nreplace_status @e 503\n}", false},
+		"ok/nothing of caches":  {"header {\nX-Frame-Options deny\n-Server\n}\nencode", true},
+		"no/before the handler": {"header Cache-Control \"public, max-age=3600\"", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, site := range []string{"reset_guard_limit {\nclient 10/s\n}\nrespond well", "reset_guard %s {\nrate_limit {\nclient 10/s\n}\n}"} {
+				if strings.Contains(site, "%s") {
+					site = fmt.Sprintf(site, origin(t, named("origin")))
+				}
+				s := serve(t, tc.directives+"\n"+site)
+				a := s.get(t, "/", "Sec-Fetch-Mode", "navigate")
+				expect(t, "status", a.status, http.StatusOK)
+				if got := a.setCookie(); tc.want != (got != "") {
+					t.Errorf("got cookie %q with Cache-Control %q, want one: %v", got, a.header.Get("Cache-Control"), tc.want)
+				}
 			}
 		})
 	}

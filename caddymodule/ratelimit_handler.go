@@ -96,25 +96,25 @@ type limitWriter struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *limitWriter) WriteHeader(status int) {
-	w.visit.answering(w.Header(), status, w.request)
+	w.visit.answering(w.ResponseWriter, status, w.request)
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (w *limitWriter) Write(p []byte) (int, error) {
-	w.visit.answering(w.Header(), http.StatusOK, w.request)
+	w.visit.answering(w.ResponseWriter, http.StatusOK, w.request)
 	return w.ResponseWriterWrapper.Write(p)
 }
 
 // ReadFrom implements io.ReaderFrom.
 func (w *limitWriter) ReadFrom(r io.Reader) (int64, error) {
-	w.visit.answering(w.Header(), http.StatusOK, w.request)
+	w.visit.answering(w.ResponseWriter, http.StatusOK, w.request)
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
 // FlushError is how an answer begins that has no body yet.
 func (w *limitWriter) FlushError() error {
-	w.visit.answering(w.Header(), http.StatusOK, w.request)
+	w.visit.answering(w.ResponseWriter, http.StatusOK, w.request)
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 

@@ -110,7 +110,7 @@ func TestKeysCountOnceAnswered(t *testing.T) {
 		var v, next visit
 		r := requestFor("X-Api-Key", "k1")
 		l.admit(&v, httptest.NewRecorder(), r)
-		v.answering(http.Header{}, step.status, r)
+		v.answering(httptest.NewRecorder(), step.status, r)
 		if l.admit(&next, httptest.NewRecorder(), requestFor("X-Api-Key", "k1")); next.decision.Class != step.class {
 			t.Errorf("after %d: got %v, want %v", step.status, next.decision.Class, step.class)
 		}
@@ -151,10 +151,29 @@ func FuzzMayCarryCookie(f *testing.F) {
 		for _, w := range words {
 			kept = kept && w != "private" && w != "no-store"
 		}
+		for _, field := range []string{"Surrogate-Control", "CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "Edge-Control", "X-Accel-Expires"} {
+			targeted := header.Clone()
+			targeted.Set(field, "max-age=60")
+			if ok, _ := mayCarryCookie(targeted, status, r); ok {
+				t.Errorf("%q: a cookie with %s", directives, field)
+			}
+		}
 		if ok && (kept || status == 304 || status == 101 || how == "" && directives == "") {
 			t.Errorf("%q, %d: a cookie with %q", directives, status, how)
 		}
 	})
+}
+
+func TestConcernsCaches(t *testing.T) {
+	for field, want := range map[string]bool{
+		"Cache-Control": true, "expires": true, "CDN-Cache-Control": true, "{http.vars.field}": true,
+		"Cache-*": true, "*-Control": true, "*": true, "*ache*": true,
+		"Server": false, "X-*": false, "Set-Cookie": false, "*-Policy": false,
+	} {
+		if got := concernsCaches(field); got != want {
+			t.Errorf("%s: got %v, want %v", field, got, want)
+		}
+	}
 }
 
 func FuzzLimitOptions(f *testing.F) {
