@@ -156,7 +156,10 @@ func (v *visit) answering(w http.ResponseWriter, status int, r *http.Request) {
 		v.zone.Served(v.request.Weight)
 	}
 	v.now = time.Now() // the answer may have taken long
-	if status < http.StatusBadRequest {
+	switch {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		v.zone.Deny(&v.request)
+	case status >= http.StatusOK && status < http.StatusMultipleChoices:
 		v.zone.Confirm(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
 	}
 	if status < http.StatusBadRequest && v.decision.Offer {

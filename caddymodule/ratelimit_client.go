@@ -85,7 +85,8 @@ type identitySource struct {
 }
 
 // checkedBy are the placeholders that no client can fill in by itself.
-var checkedBy = []string{"http.auth.user.", "http.vars."}
+// Variables are none: the directive vars fills them from anything.
+var checkedBy = []string{"http.auth.user."}
 
 const certificateBy = "http.request.tls.client."
 

@@ -37,7 +37,8 @@ type RateLimit struct {
 
 	// Placeholders that say who a client is. The first one that is not empty
 	// counts. Those that a client can fill in as it likes, such as header
-	// fields, count once an origin has answered well to the same value.
+	// fields and variables, count once an origin has answered to the same value
+	// with 2xx, as a proven cookie does, until one answers with 401 or 403.
 	Identity []string `json:"identity,omitempty"`
 
 	// The cookie by which clients are told apart.

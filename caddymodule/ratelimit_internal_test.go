@@ -74,7 +74,7 @@ func BenchmarkAdmit(b *testing.B) {
 }
 
 func TestIdentities(t *testing.T) {
-	l := testLimiter(t, &RateLimit{Identity: []string{"{http.auth.user.id}", "{http.request.header.X-Api-Key}"}})
+	l := testLimiter(t, &RateLimit{Identity: []string{"{http.auth.user.id}", "{http.request.header.X-Api-Key}", "{http.vars.key}"}})
 	for name, tc := range map[string]struct {
 		user        string
 		header      []string
@@ -84,12 +84,16 @@ func TestIdentities(t *testing.T) {
 		"a user":         {user: "alice", user2: "alice"},
 		"a key":          {header: []string{"X-Api-Key", "k1"}, want: "k1"},
 		"a user's key":   {user: "alice", header: []string{"X-Api-Key", "k1"}, user2: "alice"},
+		"a variable":     {header: []string{"X-Var", "v1"}, want: "v1"},
 		"an endless key": {header: []string{"X-Api-Key", strings.Repeat("k", maxIdentity+1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := requestFor(tc.header...)
 			if tc.user != "" {
 				replacerOf(r).Set("http.auth.user.id", tc.user)
+			}
+			if key := r.Header.Get("X-Var"); key != "" { // as the directive vars copies one
+				caddyhttp.SetVar(r.Context(), "key", key)
 			}
 			var v visit
 			l.admit(&v, httptest.NewRecorder(), r)
@@ -106,7 +110,7 @@ func TestKeysCountOnceAnswered(t *testing.T) {
 	for _, step := range []struct {
 		status int
 		class  ratelimit.Class // of the next request
-	}{{401, ratelimit.Unknown}, {500, ratelimit.Unknown}, {200, ratelimit.Verified}, {401, ratelimit.Verified}} {
+	}{{401, ratelimit.Unknown}, {500, ratelimit.Unknown}, {302, ratelimit.Unknown}, {200, ratelimit.Proven}, {404, ratelimit.Proven}, {401, ratelimit.Unknown}, {200, ratelimit.Proven}, {403, ratelimit.Unknown}} {
 		var v, next visit
 		r := requestFor("X-Api-Key", "k1")
 		l.admit(&v, httptest.NewRecorder(), r)

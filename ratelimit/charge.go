@@ -71,7 +71,7 @@ func (z *Zone) retryAfter(wait time.Duration, shared bool) time.Duration {
 }
 
 func (c *call) identityKey() identityKey {
-	if c.dec.Class == Verified {
+	if c.user != 0 {
 		return identityKey{c.user, true}
 	}
 	return identityKey{c.r.Token.ID, false}

@@ -7,18 +7,19 @@ package ratelimit
 
 import "time"
 
-// verified is the hash of the request's verified identity; 0: it has none.
-func (c *call) verified() uint64 {
+// identify finds the request's identity, unless it is its token's: a verified user,
+// or a claim that was confirmed. A confirmed claim is as good as a proven token and
+// no better, for nobody knows whether whoever answers looks at it at all.
+func (c *call) identify() {
 	switch {
 	case c.r.User != "":
-		return max(1, c.z.secret.text(c.r.User))
-	case c.r.Claim == "":
-		return 0
+		c.user = max(1, c.z.secret.text(c.r.User))
+	case c.r.Claim != "":
+		key := c.z.claimKey(c.r.Claim)
+		if since, ok := c.z.confirmed(key); ok {
+			c.user, c.claimed, c.claimYoung = key.hash, true, c.since-since < tenure
+		}
 	}
-	if key := c.z.claimKey(c.r.Claim); c.z.knows(key) {
-		return key.hash
-	}
-	return 0
 }
 
 // claimKey keeps claims apart from users of the same name.
@@ -26,11 +27,16 @@ func (z *Zone) claimKey(claim string) identityKey {
 	return identityKey{max(1, z.secret.sum(z.secret.text(claim), 6)), true}
 }
 
-func (z *Zone) knows(key identityKey) bool {
+// confirmed tells since when a claim is.
+func (z *Zone) confirmed(key identityKey) (since time.Duration, ok bool) {
 	hash := z.secret.sum(key.hash, 3)
 	mu := z.identities.lock(hash)
 	defer mu.Unlock()
-	return z.identities.findLocked(hash, key) != nil
+	id := z.identities.findLocked(hash, key)
+	if id == nil || id.confirmed == 0 {
+		return 0, false
+	}
+	return id.confirmed - 1, true
 }
 
 // Confirm tells that a request with a claim was answered as only those are whose
@@ -38,17 +44,32 @@ func (z *Zone) knows(key identityKey) bool {
 // being proven does: whoever makes up claims where nobody checks them gets no
 // further than with cookies.
 func (z *Zone) Confirm(p *Policy, r *Request, d Decision, pressure float64, now time.Time) {
-	if r.Claim == "" || r.User != "" || !d.Allowed || d.Class == Verified || d.Reason == Lent {
+	if r.Claim == "" || r.User != "" || !d.Allowed || d.Reason == Lent {
 		return
 	}
 	key := z.claimKey(r.Claim)
-	if z.knows(key) {
+	if _, ok := z.confirmed(key); ok {
 		return
 	}
 	c := z.newCall(p, r, pressure, now)
 	mu := c.enter()
 	defer mu.Unlock()
 	if c.leaf.count < maxUsers && c.promote() {
-		c.rememberAs(key)
+		c.rememberAs(key, 1+c.since)
+	}
+}
+
+// Deny tells that a request was answered as those are whose claim is wrong, or is
+// right no longer. What it has used up stays so, should it be confirmed again.
+func (z *Zone) Deny(r *Request) {
+	if r.Claim == "" || r.User != "" {
+		return
+	}
+	key := z.claimKey(r.Claim)
+	hash := z.secret.sum(key.hash, 3)
+	mu := z.identities.lock(hash)
+	defer mu.Unlock()
+	if id := z.identities.findLocked(hash, key); id != nil {
+		id.confirmed = 0
 	}
 }

@@ -22,8 +22,8 @@ func TestClaimsCountOnceConfirmed(t *testing.T) {
 		{"nobody has checked it", key, Unknown, false},
 		{"the origin refused it", key, Unknown, false},
 		{"the origin took it", key, Unknown, true},
-		{"from now on", key, Verified, false},
-		{"from anywhere", Request{Addr: addrOf(70000), Claim: "key-1"}, Verified, false},
+		{"from now on", key, Proven, false},
+		{"from anywhere", Request{Addr: addrOf(70000), Claim: "key-1"}, Proven, false},
 		{"another key", Request{Addr: addrOf(1), Claim: "key-2"}, Unknown, false},
 		{"a token goes on to count", Request{Addr: addrOf(1), Claim: "key-2", Token: Token{ID: 1}}, Known, false},
 		{"a user of that name", Request{Addr: addrOf(1), User: "key-1"}, Verified, false},
@@ -38,8 +38,60 @@ func TestClaimsCountOnceConfirmed(t *testing.T) {
 	}
 }
 
-// Whoever makes up keys where the origin checks none gets no further than with
-// cookies: one address has 50 credits, and one more each second.
+// A claim that is denied counts no more, and has used up what it had.
+func TestDeniedClaims(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	p.ClientRate, p.ClientBurst = 0.01, 3
+	key := Request{Addr: addrOf(1), Claim: "key-1"}
+	ask := func() Decision { return z.Decide(&p, &key, 0, simStart) }
+	z.Confirm(&p, &key, ask(), 0, simStart)
+	for range 3 {
+		if d := ask(); d.Class != Proven || !d.Allowed {
+			t.Fatalf("confirmed: got %+v", d)
+		}
+	}
+	z.Deny(&key)
+	d := ask()
+	if d.Class != Unknown {
+		t.Fatalf("denied: got %v, want %v", d.Class, Unknown)
+	}
+	z.Confirm(&p, &key, d, 0, simStart)
+	if d := ask(); d.Class != Proven || d.Allowed {
+		t.Errorf("confirmed again: got %+v, want its budget still used up", d)
+	}
+}
+
+// Whoever makes up keys where the origin checks none gets no more per second than
+// with cookies: the address's budgets bind.
+func TestMadeUpClaimsGetTheAddressesBudget(t *testing.T) {
+	z, p := newSeededZone(Size{}, [32]byte{}, simStart), DefaultPolicy()
+	const keys, seconds, perSecond = 60, 20, 1000
+	now, passed := simStart, 0
+	ask := func(i int) bool {
+		r := Request{Addr: addrOf(1), Claim: fmt.Sprint("key", i%keys), Look: uint64(i)}
+		d := z.Decide(&p, &r, 0, now)
+		z.Confirm(&p, &r, d, 0, now)
+		return d.Allowed
+	}
+	for i := range 10 * keys { // with a credit each second
+		now = now.Add(time.Second / 10)
+		ask(i)
+	}
+	for i := range seconds * perSecond {
+		now = now.Add(time.Second / perSecond)
+		if ask(i) {
+			passed++
+		}
+	}
+	users := 1.3 * keys // an estimate
+	proven := (p.Base + users*p.PerClient) * (provenSeconds + seconds)
+	unproven := (p.Unproven + unprovenPerUser*users) * (unprovenSeconds + seconds)
+	if most := int(proven + unproven); passed > most {
+		t.Errorf("got %d of %d, want %d at most", passed, seconds*perSecond, most)
+	}
+}
+
+// One address has 50 credits for claims, and one more each second.
 func TestMadeUpClaimsAreBounded(t *testing.T) {
 	z, p := smallZone(), DefaultPolicy()
 	verified := 0
@@ -47,7 +99,7 @@ func TestMadeUpClaimsAreBounded(t *testing.T) {
 		now := simStart.Add(time.Duration(i) * 10 * time.Millisecond)
 		r := Request{Addr: addrOf(1), Claim: fmt.Sprint("key", i)}
 		z.Confirm(&p, &r, z.Decide(&p, &r, 0, now), 0, now)
-		if z.Decide(&p, &r, 0, now).Class == Verified {
+		if z.Decide(&p, &r, 0, now).Class == Proven {
 			verified++
 		}
 	}

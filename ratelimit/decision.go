@@ -18,9 +18,10 @@ const (
 	Unknown Class = iota
 	// Known has a valid token that is not, not yet or not here proven.
 	Known
-	// Proven has a token that proved itself at this network.
+	// Proven has a token that proved itself at this network, or a claim that was
+	// confirmed.
 	Proven
-	// Verified is an authenticated user, a checked key or a client certificate.
+	// Verified is an authenticated user or a client certificate.
 	Verified
 	classes
 )

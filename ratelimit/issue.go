@@ -17,7 +17,7 @@ const offerFor = 10 * time.Minute
 // whoever is refused would be known by that. In Auto there are none while
 // nothing depends on them.
 func (c *call) offer() bool {
-	if !c.dec.Allowed || c.p.CookieLifetime == 0 || c.dec.Class == Verified {
+	if !c.dec.Allowed || c.p.CookieLifetime == 0 || c.user != 0 {
 		return false
 	}
 	if !c.p.Auto || c.pressure > 0 {
@@ -114,9 +114,9 @@ func (c *call) provenHere() bool {
 }
 
 // remember gives the identity a bucket of its own.
-func (c *call) remember() bool { return c.rememberAs(identityKey{hash: c.r.Token.ID}) }
+func (c *call) remember() bool { return c.rememberAs(identityKey{hash: c.r.Token.ID}, 0) }
 
-func (c *call) rememberAs(key identityKey) bool {
+func (c *call) rememberAs(key identityKey, confirmed time.Duration) bool {
 	hash := c.z.secret.sum(key.hash, 3)
 	mu := c.z.identities.lock(hash)
 	defer mu.Unlock()
@@ -125,6 +125,6 @@ func (c *call) rememberAs(key identityKey) bool {
 		rate, burst := c.p.clientBudget()
 		id.begin(from, rate, burst)
 	}
-	id.home = homeOf(c.addr)
+	id.home, id.confirmed = homeOf(c.addr), confirmed
 	return true
 }

@@ -15,6 +15,8 @@ import (
 type identity struct {
 	lim  rate.Limiter
 	home network // where it was proven last
+	// confirmed is when a claim was, and 1 more; 0: it is not.
+	confirmed time.Duration
 }
 
 // identityKey keeps the names of users apart from numbers of tokens.
@@ -29,7 +31,7 @@ func (i *identity) begin(from origin, rate, burst float64) {
 	if from == fresh {
 		fill(&i.lim, rate, burst)
 	}
-	i.home = network{}
+	i.home, i.confirmed = network{}, 0
 }
 
 // site is a network of many addresses: what it may use unproven, and how many

@@ -146,9 +146,14 @@ func (z *Zone) newCall(p *Policy, r *Request, pressure float64, now time.Time) c
 		cost: costOf(r.Weight),
 	}
 	c.net, c.regime = leafOf(c.addr), z.global.regime.Load()
-	c.user = c.verified()
+	c.identify()
 	c.dec.Class = c.classOf()
-	c.dec.Young = c.dec.Class == Proven && !r.Token.tenured(now)
+	switch {
+	case c.claimed:
+		c.dec.Young = c.claimYoung
+	case c.dec.Class == Proven:
+		c.dec.Young = !r.Token.tenured(now)
+	}
 	c.without()
 	return c
 }
@@ -163,6 +168,8 @@ func costOf(weight float64) int {
 
 func (c *call) classOf() Class {
 	switch t := &c.r.Token; {
+	case c.claimed:
+		return Proven
 	case c.user != 0:
 		return Verified
 	case t.ID == 0:
@@ -187,9 +194,12 @@ type call struct {
 	cost     int
 	leaf     *leaf
 	leafHash uint64
-	user     uint64 // hash of a verified identity; 0: none
-	light    bool   // the identity has used little of its own budget
-	dec      Decision
+	user     uint64 // hash of a user or of a confirmed claim; 0: none
+	claimed  bool   // it is a claim's
+	// claimYoung tells that the claim was confirmed lately.
+	claimYoung bool
+	light      bool // the identity has used little of its own budget
+	dec        Decision
 }
 
 // without makes of a call what it would be without some mechanisms.
