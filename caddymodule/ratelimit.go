@@ -109,6 +109,7 @@ type visit struct {
 	pressure float64
 	now      time.Time // of the decision, then of the answer
 	client   visitor
+	issues   bool // the cookie is this limiter's
 	begun    bool // the answer has begun
 }
 
@@ -116,14 +117,21 @@ type visit struct {
 // would look for the cookie in vain.
 const limitVarKey = "reset_guard.limit"
 
-// admit decides about a request, and tells whether it may pass. It takes our
-// cookie out of the request in any case.
+// admit decides about a request, and tells whether it may pass. Then it takes our
+// cookie out of it.
 func (l *rateLimiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bool {
+	if !l.decide(v, w, r) {
+		return false
+	}
+	v.strip(r.Header)
+	return true
+}
+
+func (l *rateLimiter) decide(v *visit, w http.ResponseWriter, r *http.Request) bool {
 	v.limiter, v.now = l, time.Now()
 	v.zone = l.zone(v.now)
 	before, _ := caddyhttp.GetVar(r.Context(), limitVarKey).(*visit)
 	v.look(r, before)
-	l.cookie.strip(r.Header)
 	switch {
 	case v.zone == nil, before != nil && before.zone == v.zone:
 		v.zone = nil
@@ -136,7 +144,7 @@ func (l *rateLimiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bo
 		l.weigh(&v.request, r)
 	}
 	v.decision = v.zone.Decide(&l.policy, &v.request, v.pressure, v.now)
-	if before != nil && before.decision.Offer {
+	if !v.issues {
 		v.decision.Offer = false // one cookie is enough
 	}
 	if !v.decision.Allowed && !l.policy.DryRun {

@@ -75,6 +75,7 @@ func (v *visit) refuse(w http.ResponseWriter, r *http.Request) error {
 	herr := caddyhttp.HandlerError{StatusCode: d.Status(), Err: errOverLimit}
 	if l.errors || operatorHandles(r, herr) {
 		header.Set("Cache-Control", "no-store")
+		v.strip(r.Header) // pages for errors may come from an origin
 		return caddyhttp.Error(d.Status(), errOverLimit)
 	}
 	contentType, body := diagnose.RenderRefusal(diagnose.Negotiate(r.Header.Values("Accept")), diagnose.Refusal{

@@ -36,12 +36,17 @@ func (v *visit) look(r *http.Request, before *visit) {
 	q.Look = lookOf(r)
 	v.identify(r)
 	switch {
-	case before != nil:
+	case before != nil && before.hasCookie():
 		q.Token = before.request.Token
 	case v.limiter.policy.CookieLifetime > 0:
+		v.issues = true
 		q.Token = v.findToken(r)
 	}
 }
+
+// hasCookie tells that the client's cookie was looked at, by this visit or one
+// before it.
+func (v *visit) hasCookie() bool { return v.issues || v.request.Token.ID != 0 }
 
 // isSecure tells that the client's connection is one over TLS.
 func isSecure(r *http.Request) bool {

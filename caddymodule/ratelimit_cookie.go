@@ -37,16 +37,16 @@ func (n cookieNames) of(secure bool) string {
 	return n.plain
 }
 
-// strip takes the cookies out of a request, in place: neither upstreams nor logs
-// that are written later have them.
-func (n cookieNames) strip(header http.Header) {
+// strip takes our cookie out of a request, in place: neither upstreams nor logs
+// that are written later have it.
+func (v *visit) strip(header http.Header) {
 	lines := header["Cookie"]
-	if len(lines) == 0 {
+	if !v.issues || len(lines) == 0 {
 		return
 	}
-	kept := lines[:0]
+	name, kept := v.limiter.cookie.of(v.client.secure), lines[:0]
 	for _, line := range lines {
-		if line = ratelimit.StripCookie(ratelimit.StripCookie(line, n.secure), n.plain); line != "" {
+		if line = ratelimit.StripCookie(line, name); line != "" {
 			kept = append(kept, line)
 		}
 	}

@@ -141,6 +141,26 @@ func TestCookieIsKeptFromOrigins(t *testing.T) {
 	}
 }
 
+// An application's own cookie of that name is none of ours.
+func TestCookieOfAnApplication(t *testing.T) {
+	seen := make(chan string, 1)
+	addr := origin(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Get("Cookie") })
+	for name, tc := range map[string]struct{ options, sent, want string }{
+		"another form":     {"client 10/s", "rg=theirs; a=b", "rg=theirs; a=b"},
+		"the name of TLS":  {"client 10/s", "__Host-rg=TOKEN", "__Host-rg=TOKEN"},
+		"no cookie":        {"client 10/s\ncookie off", "rg=TOKEN", "rg=TOKEN"},
+		"another name":     {"client 10/s\ncookie mine", "rg=TOKEN; mine=TOKEN", "rg=TOKEN"},
+		"ours among those": {"client 10/s", "rg=theirs; rg=TOKEN", "rg=theirs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, "reset_guard "+addr+" {\nrate_limit {\n"+tc.options+"\n}\n}")
+			fill := strings.NewReplacer("TOKEN", "I"+strings.Repeat("A", 53)) // nobody signed it
+			s.get(t, "/", "Cookie", fill.Replace(tc.sent))
+			expect(t, "cookie at the origin", <-seen, fill.Replace(tc.want))
+		})
+	}
+}
+
 // Caddy copies requests for the log before any handler sees them: who logs
 // credentials has to leave our cookie out, as the documentation shows.
 func TestCookieIsLeftOutOfLogs(t *testing.T) {

@@ -68,24 +68,40 @@ func cookieValue(pair, name string) (value string, ours bool) {
 	return strings.Trim(v, " \t\""), true
 }
 
-// StripCookie returns a Cookie line without the cookies of this name, for what
-// is sent on. The other cookies stay byte for byte; a line without ours is
-// returned as it is.
+// StripCookie returns a Cookie line without our cookies of this name, for what is
+// sent on. Ours are those whose value has the form of a token: an application may
+// have a cookie of the same name. All others stay byte for byte; a line without ours
+// is returned as it is.
 func StripCookie(line, name string) string {
 	if !strings.Contains(line, name) {
 		return line
 	}
-	var kept []string
-	stripped := false
-	for pair := range strings.SplitSeq(line, ";") {
-		if _, ours := cookieValue(pair, name); ours {
-			stripped = true
-			continue
+	var kept []byte // nil: nothing was left out so far
+	for rest, first := line, true; first || rest != ""; first = false {
+		begin := len(line) - len(rest)
+		pair, _, _ := strings.Cut(rest, ";")
+		rest = rest[min(len(pair)+1, len(rest)):]
+		switch value, ours := cookieValue(pair, name); {
+		case ours && isToken(value):
+			if kept == nil {
+				kept = append(make([]byte, 0, len(line)), strings.TrimSuffix(line[:begin], ";")...)
+			}
+		case kept != nil:
+			if len(kept) > 0 {
+				kept = append(kept, ';')
+			}
+			kept = append(kept, pair...)
 		}
-		kept = append(kept, pair)
 	}
-	if !stripped {
+	if kept == nil {
 		return line
 	}
-	return strings.TrimLeft(strings.Join(kept, ";"), " \t")
+	return strings.TrimLeft(string(kept), " \t")
+}
+
+// isToken tells that a cookie's value has the form of a token, whoever signed it.
+func isToken(value string) bool {
+	var raw rawToken
+	var scratch [TokenLength]byte
+	return len(value) == TokenLength && parseToken(value, &raw, scratch[:]) == nil
 }
