@@ -28,6 +28,10 @@ type global struct {
 	// Unproven requests, and those of them refused for the sake of all.
 	unprovenAsked, unprovenRefused atomic.Int64
 
+	// pressed is the highest pressure that anybody has reported since the last tick,
+	// as bits of a float64, whose order is theirs: those who share a zone may have
+	// different origins.
+	pressed atomic.Uint64
 	pinched atomic.Bool // a request within its address's share was refused
 
 	mu   sync.Mutex // serialises ticks
@@ -81,8 +85,18 @@ func newGlobal() *global {
 	return g
 }
 
+// press takes note of a pressure.
+func (g *global) press(p float64) {
+	bits := math.Float64bits(p)
+	for old := g.pressed.Load(); bits > old; old = g.pressed.Load() {
+		if g.pressed.CompareAndSwap(old, bits) {
+			return
+		}
+	}
+}
+
 // tick learns and sets the limits; who comes too late for it does not wait.
-func (g *global) tick(p *Policy, pressure float64, t time.Duration, now time.Time) {
+func (g *global) tick(p *Policy, t time.Duration, now time.Time) {
 	if int64(t) < g.next.Load() || !g.mu.TryLock() {
 		return
 	}
@@ -91,6 +105,7 @@ func (g *global) tick(p *Policy, pressure float64, t time.Duration, now time.Tim
 		return
 	}
 	g.next.Store(int64(t + globalTick))
+	pressure := math.Float64frombits(g.pressed.Swap(0))
 	g.learnLocked(pressure, t)
 	old := g.regime.Load()
 	next := regime{capacity: p.Capacity, share: g.shareLocked(old, now)}

@@ -227,6 +227,20 @@ func TestLightUsersGoFirst(t *testing.T) {
 	}
 }
 
+// Whoever is the first to ask after a tick, the highest pressure counts.
+func TestPressureOfAZoneIsTheHighest(t *testing.T) {
+	z, p := smallZone(), AutoPolicy()
+	r := Request{Addr: addrOf(1)}
+	for i := range 20 {
+		now := simStart.Add(time.Duration(i) * globalTick)
+		z.Decide(&p, &r, 0, now)
+		if total := z.Stats(1, now).Total; i > 0 && total == 0 {
+			t.Fatalf("tick %d: got no limit, want that of full pressure", i)
+		}
+		z.Decide(&p, &r, 1, now.Add(globalTick/2))
+	}
+}
+
 func TestTotalAt(t *testing.T) {
 	for _, tc := range []struct{ flow, capacity, pressure, want float64 }{
 		{1000, 1000, 0, math.Inf(1)},

@@ -117,7 +117,8 @@ func (z *Zone) newID() uint64 {
 // is to be valid.
 func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) Decision {
 	c := z.newCall(p, r, pressure, now)
-	z.global.tick(p, c.pressure, c.since, c.now)
+	z.global.press(c.pressure)
+	z.global.tick(p, c.since, c.now)
 	z.global.asked.Add(1)
 	mu := c.enter()
 	c.decide()
