@@ -140,6 +140,33 @@ func TestRoamingIsBounded(t *testing.T) {
 	}
 }
 
+// Whoever has a whole network has no more proven pools than that network: patience
+// fills its addresses with proven tokens.
+func TestProvenNetworksAreBounded(t *testing.T) {
+	for name, tc := range map[string]struct {
+		addr  func(i int) netip.Addr
+		times float64
+	}{
+		"a /48": {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 6: byte(i >> 8), 7: byte(i)}) }, siteMultipleV6},
+		"a /56": {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 7: byte(i)}) }, siteMultipleV6},
+		"a /24": {func(i int) netip.Addr { return addrOf(i % 256) }, siteMultipleV4},
+	} {
+		z, p := newSeededZone(Size{}, [32]byte{}, simStart), DefaultPolicy()
+		const seconds, perSecond = 5, 5000
+		passed, now := 0, simStart
+		for i := range seconds * perSecond {
+			now = now.Add(time.Second / perSecond)
+			r := provenRequest(tc.addr(i), uint64(i+1), now)
+			if z.Decide(&p, &r, 0, now).Allowed {
+				passed++
+			}
+		}
+		if most := int(tc.times * provenMax * (provenSeconds + seconds)); passed > most {
+			t.Errorf("%s: got %d of %d, want %d at most", name, passed, seconds*perSecond, most)
+		}
+	}
+}
+
 // Steps of the clock give nobody more than a bucket.
 func TestClockStepsGiveNothing(t *testing.T) {
 	z, p := smallZone(), DefaultPolicy()

@@ -39,7 +39,7 @@ func (c *call) inner() bool {
 	case c.dec.Class == Verified:
 		return c.client()
 	case c.dec.Class == Proven:
-		return c.client() && c.provenPool()
+		return c.client() && c.provenPool() && c.site()
 	}
 	return c.bin() && c.unprovenPool() && c.site() && c.unprovenTotal()
 }
@@ -47,7 +47,7 @@ func (c *call) inner() bool {
 // innerBackwards charges in the wrong order, to show why it is wrong.
 func (c *call) innerBackwards() bool {
 	if c.dec.Class >= Proven {
-		return c.provenPool() && c.client()
+		return c.site() && c.provenPool() && c.client()
 	}
 	return c.unprovenTotal() && c.site() && c.unprovenPool() && c.bin()
 }
@@ -229,24 +229,27 @@ func (c *call) unprovenPool() bool {
 
 // site charges the networks around the address, the narrowest first.
 func (c *call) site() bool {
-	around := sitesOf(c.addr)
-	limit := siteMultiple(c.addr) * c.budget(0).unproven
+	around, b := sitesOf(c.addr), c.siteBudget()
 	for _, n := range around.net[:around.n] {
-		if !c.takeSite(n, limit) {
+		if !c.takeSite(n, b) {
 			return false
 		}
 	}
 	return true
 }
 
-func (c *call) takeSite(n network, limit float64) bool {
-	s, unlock := c.z.siteLocked(n, limit, c.now)
+func (c *call) takeSite(n network, b siteBudget) bool {
+	s, unlock := c.z.siteLocked(n, b, c.now)
 	defer unlock.Unlock()
-	retune(&s.unproven, limit, unprovenSeconds*limit, c.now)
-	if take(&s.unproven, c.cost, c.now) {
+	pool, perSecond, seconds := &s.unproven, b.unproven, float64(unprovenSeconds)
+	if c.dec.Class >= Proven {
+		pool, perSecond, seconds = &s.proven, b.proven, provenSeconds
+	}
+	retune(pool, perSecond, seconds*perSecond, c.now)
+	if take(pool, c.cost, c.now) {
 		return true
 	}
-	return c.refuse(LevelSite, OverSite, waitFor(&s.unproven, float64(c.cost), c.now))
+	return c.refuse(LevelSite, OverSite, waitFor(pool, float64(c.cost), c.now))
 }
 
 // unprovenTotal charges what all unproven traffic shares. A part of it is kept

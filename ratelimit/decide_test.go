@@ -104,6 +104,9 @@ func TestWhereRequestsAreRefused(t *testing.T) {
 			r.Token.First = simStart
 			return r
 		}, Proven, LevelAddress, OverYoung, 429},
+		"proven, all of a /48": {0, func(i int) Request {
+			return provenRequest(netip.AddrFrom16([16]byte{0x20, 1, 13: 1, 6: byte(i >> 8), 7: byte(i)}), uint64(i+1), simStart)
+		}, Proven, LevelSite, OverSite, 429},
 		"one look": {0, func(int) Request { return Request{Addr: addrOf(1)} },
 			Unknown, LevelBin, OverLookalikes, 429},
 		"all looks": {0, func(i int) Request { return Request{Addr: addrOf(1), Look: uint64(i)} },

@@ -74,7 +74,7 @@ const (
 	OverAddress
 	// OverYoung: the address is short of room, and older identities come first.
 	OverYoung
-	// OverSite: the network is over its budget for unproven traffic.
+	// OverSite: the network around the address is over its budget.
 	OverSite
 	// OverUnproven: there is too much unproven traffic altogether.
 	OverUnproven

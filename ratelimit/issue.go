@@ -87,18 +87,18 @@ func (c *call) promote() bool {
 }
 
 func (c *call) promoteAtSite(n network) bool {
-	s, mu := c.z.siteLocked(n, siteMultiple(c.addr)*c.budget(0).unproven, c.now)
+	s, mu := c.z.siteLocked(n, c.siteBudget(), c.now)
 	defer mu.Unlock()
 	return take(&s.promote, unit, c.now)
 }
 
 // siteLocked finds or makes a site.
-func (z *Zone) siteLocked(n network, limit float64, now time.Time) (*site, *sync.Mutex) {
+func (z *Zone) siteLocked(n network, b siteBudget, now time.Time) (*site, *sync.Mutex) {
 	hash := z.secret.network(n)
 	mu := z.sites.lock(hash)
 	s, from := z.sites.claimLocked(hash, n, now)
 	if from != found {
-		s.begin(from, limit)
+		s.begin(from, b)
 	}
 	return s, mu
 }

@@ -34,18 +34,24 @@ func (i *identity) begin(from origin, rate, burst float64) {
 	i.home, i.confirmed = network{}, 0
 }
 
-// site is a network of many addresses: what it may use unproven, and how many
-// of its identities may be proven.
+// site is a network of many addresses: what it may use, and how many of its
+// identities may be proven. Whoever has a /48 has 65536 addresses' pools.
 type site struct {
-	unproven rate.Limiter
-	promote  rate.Limiter
+	proven, unproven rate.Limiter
+	promote          rate.Limiter
 }
 
-func (s *site) headroom(now time.Time) float64 { return fullness(&s.unproven, now) }
+// siteBudget is what a policy gives a site, per second.
+type siteBudget struct{ proven, unproven float64 }
 
-func (s *site) begin(from origin, rate float64) {
+func (s *site) headroom(now time.Time) float64 {
+	return min(fullness(&s.proven, now), fullness(&s.unproven, now))
+}
+
+func (s *site) begin(from origin, b siteBudget) {
 	if from == fresh {
-		fill(&s.unproven, rate, unprovenSeconds*rate)
+		fill(&s.proven, b.proven, provenSeconds*b.proven)
+		fill(&s.unproven, b.unproven, unprovenSeconds*b.unproven)
 		fill(&s.promote, sitePromotions*promoteRate, sitePromotions*promoteBurst)
 	}
 }

@@ -263,6 +263,17 @@ func (c *call) budget(count float64) leafBudget {
 	return b
 }
 
+// siteBudget is what the policy gives the networks around the address: as much as
+// some addresses with as many users as count.
+func (c *call) siteBudget() siteBudget {
+	times := siteMultiple(c.addr)
+	b := siteBudget{proven: times * c.p.provenLimit(), unproven: times * c.budget(0).unproven}
+	if c.p.Auto {
+		b.proven = max(1, c.scale()*b.proven)
+	}
+	return b
+}
+
 // scale is what budgets of addresses are multiplied by.
 func (c *call) scale() float64 {
 	if !c.p.Auto {

@@ -163,7 +163,7 @@ func TestSlotSizes(t *testing.T) {
 		{"rate.Limiter", unsafe.Sizeof(rate.Limiter{}), 80},
 		{"identity", unsafe.Sizeof(slot[identityKey, identity]{}), 136},
 		{"address", unsafe.Sizeof(slot[network, leaf]{}), 784},
-		{"site", unsafe.Sizeof(slot[network, site]{}), 192},
+		{"site", unsafe.Sizeof(slot[network, site]{}), 272},
 		{"bin", unsafe.Sizeof(bin{}), 88},
 	} {
 		t.Logf("%s: %d bytes", s.what, s.got)
