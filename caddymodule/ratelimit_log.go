@@ -139,6 +139,8 @@ func rateHint(level ratelimit.Level) string {
 	switch level {
 	case ratelimit.LevelClient:
 		return "Most were single clients over their own budget. If they are honest, raise `client`."
+	case ratelimit.LevelShare:
+		return "Most were clients within their own budget at addresses that have too little for all of theirs. If these are offices or carriers, raise `base` or `per_client`, or list them in `shared_ranges`; `client` is not at fault."
 	case ratelimit.LevelBin:
 		return "Most were clients without a proven cookie that look alike and ask far more than others: a script or a bot. Nothing to do, unless it is yours: give it an identity."
 	case ratelimit.LevelAddress:

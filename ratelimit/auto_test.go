@@ -150,6 +150,48 @@ func TestAutoKeepsTheClientsBudget(t *testing.T) {
 	}
 }
 
+// Without pressure nobody within that budget is refused, however many share an
+// address.
+func TestAutoLeavesClientsTheirBudget(t *testing.T) {
+	policy := AutoPolicy()
+	policy.ClientRate, policy.ClientBurst = 10, 20
+	z, now := NewZone(Size{}, simStart), simStart
+	for i := range 30 * 1000 { // 200 people, five times a second each
+		now = now.Add(time.Millisecond)
+		r := provenRequest(addrOf(1), uint64(i%200+1), now)
+		if d := z.Decide(&policy, &r, 0, now); !d.Allowed {
+			t.Fatalf("request %d: got %+v", i, d)
+		}
+	}
+}
+
+// Nor does anybody get more than that under pressure, when its address is short
+// and the origins are not.
+func TestAutoLendsNoMoreThanTheClientsBudget(t *testing.T) {
+	policy := AutoPolicy()
+	policy.ClientRate, policy.ClientBurst = 10, 20
+	z, now, passed, short := newSeededZone(Size{}, [32]byte{}, simStart), simStart, 0, 0
+	const seconds = 30
+	for i := range seconds * 1000 {
+		now = now.Add(time.Millisecond)
+		r := provenRequest(addrOf(1), uint64(i%200+1), now)
+		if i%2 == 0 {
+			r = provenRequest(addrOf(1), 1, now)
+		}
+		d := z.Decide(&policy, &r, 0.1, now)
+		z.Served(10) // they could do more
+		if r.Token.ID == 1 && d.Allowed {
+			passed++
+		}
+		if d.Level == LevelShare || d.Reason == Lent {
+			short++
+		}
+	}
+	if most := 20 + 10*seconds + 1; passed > most || short == 0 {
+		t.Errorf("got %d requests in %d s, want %d at most; %d times short", passed, seconds, most, short)
+	}
+}
+
 // drawRequest is anybody's request.
 func drawRequest(t *rapid.T, now time.Time) Request {
 	n := rapid.IntRange(0, 40).Draw(t, "who")

@@ -91,6 +91,7 @@ func (c *call) client() bool {
 		id.begin(from, rate, burst)
 	}
 	id.home = homeOf(c.addr)
+	id.withhold(rate, burst, c.since, c.now)
 	c.retuneClient(id, rate, burst)
 	c.light = fullness(&id.lim, c.now) >= lightUse
 	ok := take(&id.lim, c.cost, c.now)
@@ -98,16 +99,29 @@ func (c *call) client() bool {
 	if ok {
 		return true
 	}
-	reason := OverClient
-	if c.clientRate(rate) < rate {
-		reason = OverFairShare
+	wait := waitFor(&id.lim, float64(c.cost), c.now)
+	if max(0, id.lim.TokensAt(c.now))+id.withheld >= min(float64(c.cost), burst*unit) {
+		return c.refuse(LevelShare, OverFairShare, wait)
 	}
-	return c.refuse(LevelClient, reason, waitFor(&id.lim, float64(c.cost), c.now))
+	return c.refuse(LevelClient, OverClient, wait)
 }
 
-// clientRate is how fast an identity's bucket is refilled at present.
+// spendWithheld charges what was lent to an identity that is over its fair share:
+// it gets no more than its own budget in all.
+func (c *call) spendWithheld() {
+	key := c.identityKey()
+	hash := c.z.secret.sum(key.hash, 3)
+	mu := c.z.identities.lock(hash)
+	defer mu.Unlock()
+	if id := c.z.identities.findLocked(hash, key); id != nil {
+		id.withheld = max(0, id.withheld-float64(c.cost))
+	}
+}
+
+// clientRate is how fast an identity's bucket is refilled at present. In Auto nothing
+// is short without pressure.
 func (c *call) clientRate(nominal float64) float64 {
-	if c.dec.Class == Verified || c.z.off&fairShare != 0 {
+	if c.dec.Class == Verified || c.z.off&fairShare != 0 || c.p.Auto && c.pressure == 0 {
 		return nominal
 	}
 	return min(nominal, c.leaf.fair)
@@ -299,6 +313,9 @@ func (c *call) lend() {
 		least = youngLendable
 	}
 	if c.dec.Allowed = c.r.Room || takeAbove(&c.z.global.total, least, c.cost, c.now); c.dec.Allowed {
+		if c.dec.Level == LevelShare {
+			c.spendWithheld()
+		}
 		c.dec.Reason = Lent
 	}
 }

@@ -38,6 +38,9 @@ const (
 	LevelNone Level = iota
 	// LevelClient is the identity's own budget.
 	LevelClient
+	// LevelShare is the identity's part of what its address has, which is short: it is
+	// within its own budget.
+	LevelShare
 	// LevelBin is the budget of those who look alike among the unproven.
 	LevelBin
 	// LevelAddress is the address's pool.
@@ -52,7 +55,7 @@ const (
 )
 
 func (l Level) String() string {
-	return [...]string{"none", "client", "bin", "address", "site", "unproven", "total", ""}[min(l, levels)]
+	return [...]string{"none", "client", "share", "bin", "address", "site", "unproven", "total", ""}[min(l, levels)]
 }
 
 // Reason is why a decision fell as it did: one word for logs.

@@ -17,6 +17,10 @@ type identity struct {
 	home network // where it was proven last
 	// confirmed is when a claim was, and 1 more; 0: it is not.
 	confirmed time.Duration
+	// withheld is what the bucket would hold more if its address had been short of
+	// nothing, in units, as of used.
+	withheld float64
+	used     time.Duration
 }
 
 // identityKey keeps the names of users apart from numbers of tokens.
@@ -31,7 +35,17 @@ func (i *identity) begin(from origin, rate, burst float64) {
 	if from == fresh {
 		fill(&i.lim, rate, burst)
 	}
-	i.home, i.confirmed = network{}, 0
+	i.home, i.confirmed, i.withheld = network{}, 0, 0
+}
+
+// withhold brings up to date what the address's shortage keeps from the identity,
+// before its bucket is retuned.
+func (i *identity) withhold(perSecond, burst float64, since time.Duration, now time.Time) {
+	if dt := (since - i.used).Seconds(); dt > 0 {
+		i.withheld += max(0, perSecond*unit-float64(i.lim.Limit())) * dt
+	}
+	i.used = since
+	i.withheld = max(0, min(i.withheld, burst*unit-i.lim.TokensAt(now)))
 }
 
 // site is a network of many addresses: what it may use, and how many of its

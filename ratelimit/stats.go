@@ -50,7 +50,7 @@ type Count struct {
 	N       uint64
 }
 
-// Counts returns the kinds of which there were any: 112 at most, whatever comes.
+// Counts returns the kinds of which there were any: 128 at most, whatever comes.
 func (z *Zone) Counts() []Count {
 	var counts []Count
 	for class := range classes {

@@ -20,7 +20,7 @@ type Size struct {
 	Identities, Addresses, Sites, Bins int
 }
 
-// The default Size: 0.9 MB at first, 84 MB once all of it was used.
+// The default Size: 0.9 MB at first, 89 MB once all of it was used.
 const (
 	DefaultIdentities = 1 << 17
 	DefaultAddresses  = 1 << 16
@@ -240,6 +240,9 @@ func (c *call) update() {
 	l.ticked = c.now
 	l.recount(int64(c.since/userEpoch), dt)
 	b := c.budget(l.believed(c.p.priorUsers(c.addr), c.pressure))
+	if c.p.Auto && c.pressure == 0 {
+		l.short = false
+	}
 	l.adapt(b.client, b.proven, c.now)
 	l.tune(b, c.now)
 	l.welcome(provenSeconds*c.p.PerClient*c.scale(), c.now)

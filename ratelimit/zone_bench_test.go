@@ -161,7 +161,7 @@ func TestSlotSizes(t *testing.T) {
 		got, most uintptr
 	}{
 		{"rate.Limiter", unsafe.Sizeof(rate.Limiter{}), 80},
-		{"identity", unsafe.Sizeof(slot[identityKey, identity]{}), 136},
+		{"identity", unsafe.Sizeof(slot[identityKey, identity]{}), 152},
 		{"address", unsafe.Sizeof(slot[network, leaf]{}), 784},
 		{"site", unsafe.Sizeof(slot[network, site]{}), 272},
 		{"bin", unsafe.Sizeof(bin{}), 88},
