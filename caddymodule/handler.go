@@ -91,9 +91,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ex := h.exchanges.Get().(*exchange)
 	if h.limiter != nil && !h.limiter.admit(&ex.visit, w, r) {
 		err := ex.visit.refuse(w, r)
+		if err != nil {
+			ex.visit.leave(r)
+			return err
+		}
 		*ex = exchange{}
 		h.exchanges.Put(ex)
-		return err
+		return nil
 	}
 	ex.handled = true
 	ex.Begin(time.Now())
@@ -128,6 +132,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	returned = err == nil
 	if returned {
 		ex.listenOn(w)
+	} else {
+		ex.visit.leave(r)
 	}
 	return err
 }

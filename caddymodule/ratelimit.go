@@ -23,6 +23,8 @@ type rateLimiter struct {
 	number   int // in the order of the configuration
 	policy   ratelimit.Policy
 	zoneName string
+	// terms are all that decisions depend on.
+	terms    string
 	identity []identitySource
 	cookie   cookieNames
 	signer   cachedSigner
@@ -45,6 +47,9 @@ func newRateLimiter(app *App, o *RateLimit) (*rateLimiter, error) {
 		return nil, err
 	}
 	l.app = app
+	if err := l.agrees(app.rateLimiters); err != nil {
+		return nil, err
+	}
 	if l.zoneName != "" {
 		if l.shared, err = acquireRates(l.zoneName, time.Now()); err != nil {
 			return nil, fmt.Errorf("zone %q: acquiring its counters: %w", l.zoneName, err)
@@ -53,6 +58,21 @@ func newRateLimiter(app *App, o *RateLimit) (*rateLimiter, error) {
 	l.number = len(app.rateLimiters)
 	app.rateLimiters = append(app.rateLimiters, l)
 	return l, nil
+}
+
+// agrees tells that those who share a zone give clients the same budget: a client
+// has one bucket there, which cannot be of two sizes.
+func (l *rateLimiter) agrees(others []*rateLimiter) error {
+	rate, burst := l.policy.ClientBudget()
+	for _, other := range others {
+		if l.zoneName == "" || other.zoneName != l.zoneName {
+			continue
+		}
+		if r, b := other.policy.ClientBudget(); r != rate || b != burst {
+			return fmt.Errorf("zone %q: clients have %v/s burst %v here and %v/s burst %v elsewhere in it: give one of them a zone of its own with `zone <name>`", l.zoneName, round(rate), burst, round(r), b)
+		}
+	}
+	return nil
 }
 
 // release lets go of the zone. The limiter can still be used: slow requests may.
@@ -109,8 +129,9 @@ type visit struct {
 	pressure float64
 	now      time.Time // of the decision, then of the answer
 	client   visitor
-	issues   bool // the cookie is this limiter's
-	begun    bool // the answer has begun
+	before   *visit // by a handler before
+	issues   bool   // the cookie is this limiter's
+	begun    bool   // the answer has begun
 }
 
 // limitVarKey is where a handler leaves its visit for those behind it, which
@@ -130,14 +151,18 @@ func (l *rateLimiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bo
 func (l *rateLimiter) decide(v *visit, w http.ResponseWriter, r *http.Request) bool {
 	v.limiter, v.now = l, time.Now()
 	v.zone = l.zone(v.now)
-	before, _ := caddyhttp.GetVar(r.Context(), limitVarKey).(*visit)
-	v.look(r, before)
-	switch {
-	case v.zone == nil, before != nil && before.zone == v.zone:
-		v.zone = nil
+	v.before, _ = caddyhttp.GetVar(r.Context(), limitVarKey).(*visit)
+	v.look(r)
+	if v.zone == nil {
 		return true
-	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
-		v.zone = nil // the request was decided about before it met the error
+	}
+	if same := v.decided(); same != nil {
+		if same.refused() && l.site != nil {
+			// An error route: its page must not cost an origin what was refused.
+			v.decision = same.decision
+			return false
+		}
+		v.zone = nil
 		return true
 	}
 	if v.pressure = l.pressure(v.now); v.pressure > 0 {
@@ -147,11 +172,32 @@ func (l *rateLimiter) decide(v *visit, w http.ResponseWriter, r *http.Request) b
 	if !v.issues {
 		v.decision.Offer = false // one cookie is enough
 	}
-	if !v.decision.Allowed && !l.policy.DryRun {
+	if v.refused() {
 		return false
 	}
 	l.tell(w.Header(), &v.decision)
 	return true
+}
+
+// refused tells that the request may not pass.
+func (v *visit) refused() bool { return !v.decision.Allowed && !v.limiter.policy.DryRun }
+
+// decided is the visit before this one that has been decided about on the same terms;
+// nil if there was none.
+func (v *visit) decided() *visit {
+	for b := v.before; b != nil; b = b.before {
+		if b.zone == v.zone && b.limiter.terms == v.limiter.terms {
+			return b
+		}
+	}
+	return nil
+}
+
+// leave lets handlers behind this one, and error routes, know what was decided.
+func (v *visit) leave(r *http.Request) {
+	if v.zone != nil {
+		caddyhttp.SetVar(r.Context(), limitVarKey, v)
+	}
 }
 
 // answering is called with the writer of the answer, just before that goes out.

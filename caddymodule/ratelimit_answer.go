@@ -73,8 +73,8 @@ func (v *visit) refuse(w http.ResponseWriter, r *http.Request) error {
 		l.write(header, d.PolicyName(), limit, 0, seconds)
 	}
 	herr := caddyhttp.HandlerError{StatusCode: d.Status(), Err: errOverLimit}
-	if l.errors || operatorHandles(r, herr) {
-		header.Set("Cache-Control", "no-store")
+	header.Set("Cache-Control", "no-store")
+	if r.Context().Value(caddyhttp.ErrorCtxKey) == nil && (l.errors || operatorHandles(r, herr)) {
 		v.strip(r.Header) // pages for errors may come from an origin
 		return caddyhttp.Error(d.Status(), errOverLimit)
 	}
@@ -83,7 +83,6 @@ func (v *visit) refuse(w http.ResponseWriter, r *http.Request) error {
 	})
 	header.Set("Content-Type", contentType)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Add("Vary", "Accept")
 	uploads := uploadsMore(r, 0) && !expectsContinue(r)

@@ -24,7 +24,7 @@ type visitor struct {
 
 // look finds out who asks. What a handler before this one has found is taken
 // over, for it has taken the cookie out.
-func (v *visit) look(r *http.Request, before *visit) {
+func (v *visit) look(r *http.Request) {
 	q := &v.request
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	q.Addr, _ = netip.ParseAddr(ip)
@@ -36,8 +36,8 @@ func (v *visit) look(r *http.Request, before *visit) {
 	q.Look = lookOf(r)
 	v.identify(r)
 	switch {
-	case before != nil && before.hasCookie():
-		q.Token = before.request.Token
+	case v.before != nil && v.before.hasCookie():
+		q.Token = v.before.request.Token
 	case v.limiter.policy.CookieLifetime > 0:
 		v.issues = true
 		q.Token = v.findToken(r)

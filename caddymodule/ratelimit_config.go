@@ -145,6 +145,7 @@ func (o *RateLimit) limiter() (*rateLimiter, error) {
 			return nil, err
 		}
 	}
+	l.terms = fmt.Sprintf("%+v %q", l.policy, o.Identity)
 	return l, l.policy.Validate()
 }
 

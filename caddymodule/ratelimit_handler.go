@@ -66,13 +66,14 @@ func (h *LimitHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next ca
 		return next.ServeHTTP(w, r)
 	}
 	v := new(visit)
-	if !h.limiter.admit(v, w, r) {
+	passes := h.limiter.admit(v, w, r)
+	v.leave(r)
+	if !passes {
 		return v.refuse(w, r)
 	}
 	if v.zone == nil {
 		return next.ServeHTTP(w, r)
 	}
-	caddyhttp.SetVar(r.Context(), limitVarKey, v)
 	return next.ServeHTTP(&limitWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, v, r}, r)
 }
 

@@ -72,6 +72,48 @@ handle /c {
 	expect(t, "c", s.get(t, "/c", header...).status, http.StatusOK)
 }
 
+// Two limits in one zone count a request once if they are the same, and both if they
+// are not.
+func TestLimitsInARow(t *testing.T) {
+	for name, tc := range map[string]struct {
+		second string
+		want   int // requests of a client that pass
+	}{
+		"the same":      {"", 4},
+		"another one":   {"network {\nbase 10/s\n}", 2},
+		"who is asked":  {"identity {http.auth.user.id}", 2},
+		"counting only": {"dry_run", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, "route {\nreset_guard_limit {\nclient 1/m burst 4\n}\nreset_guard_limit {\nzone other\n}\nreset_guard_limit {\nclient 1/m burst 4\n"+tc.second+"\n}\nrespond well\n}")
+			header := []string{"Cookie", "rg=" + caddymodule.MintForTest(1, "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
+			passed := 0
+			for range 6 {
+				if s.get(t, "/", header...).status == http.StatusOK {
+					passed++
+				}
+			}
+			expect(t, "passed", passed, tc.want)
+		})
+	}
+}
+
+// A client has one bucket in a zone, which is of one size.
+func TestOneClientBudgetInAZone(t *testing.T) {
+	leaveNothing(t)
+	s := serveAdmin(t, "", "reset_guard_limit\nrespond well")
+	for directives, ok := range map[string]bool{
+		"reset_guard_limit /a {\nclient 5/s\n}\nreset_guard_limit /b {\nclient 6/s\n}\nrespond well":         false,
+		"reset_guard_limit /a {\nclient 5/s\n}\nreset_guard_limit /b {\nclient 6/s\nzone b\n}\nrespond well": true,
+		"reset_guard_limit /a {\nclient 10/s burst 100\n}\nreset_guard_limit /b auto\nrespond well":          true,
+	} {
+		err := s.tryLoad(t, directives)
+		if ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "zone <name>") {
+			t.Errorf("%s: got %v", directives, err)
+		}
+	}
+}
+
 // A configuration that is refused changes nothing for the one that runs.
 func TestBadReloadKeepsTheZone(t *testing.T) {
 	leaveNothing(t)

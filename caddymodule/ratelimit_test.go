@@ -178,6 +178,34 @@ handle_errors 429 {
 	}
 }
 
+// A request that was refused costs no origin a page for it, in the same zone.
+func TestErrorRoutesProxyNoRefusals(t *testing.T) {
+	var asked atomic.Int64
+	pages := origin(t, func(w http.ResponseWriter, _ *http.Request) { asked.Add(1) })
+	const limit = "{\nrate_limit {\nzone q\nclient 1/m burst 1\n}\n}"
+	s := serveConfig(t, "", trusting, "reset_guard "+pages+" "+limit+"\nhandle_errors {\nreset_guard "+pages+" "+limit+"\n}")
+	client := proven("192.0.2.1", 21)
+	expect(t, "first", s.get(t, "/", client...).status, http.StatusOK)
+	for range 3 {
+		a := s.get(t, "/", client...)
+		expect(t, "status", a.status, http.StatusTooManyRequests)
+		if !strings.Contains(a.body, "quota-exceeded") {
+			t.Errorf("got %q", a.body)
+		}
+	}
+	expect(t, "asked", asked.Load(), 1)
+}
+
+// What nobody has decided about before the error is decided about there.
+func TestErrorRoutesAreLimited(t *testing.T) {
+	s := serveConfig(t, "", trusting, "error 404\nhandle_errors {\nreset_guard_limit {\nclient 1/m burst 1\n}\nrespond page 404\n}")
+	client := proven("192.0.2.1", 22)
+	expect(t, "first", s.get(t, "/", client...).body, "page")
+	a := s.get(t, "/", client...)
+	expect(t, "second", a.status, http.StatusTooManyRequests)
+	expect(t, "lines", len(s.told(t, "error handling handler error")), 0)
+}
+
 // Limits know who is logged in, as they come after that.
 func TestUsersHaveBudgetsOfTheirOwn(t *testing.T) {
 	// The password is "secret", hashed with the least cost that bcrypt has.

@@ -86,7 +86,7 @@ func (c *call) client() bool {
 	mu := c.z.identities.lock(hash)
 	defer mu.Unlock()
 	id, from := c.z.identities.claimLocked(hash, key, c.now)
-	rate, burst := c.p.clientBudget()
+	rate, burst := c.p.ClientBudget()
 	if from != found {
 		id.begin(from, rate, burst)
 	}

@@ -122,7 +122,7 @@ func (c *call) rememberAs(key identityKey, confirmed time.Duration) bool {
 	defer mu.Unlock()
 	id, from := c.z.identities.claimLocked(hash, key, c.now)
 	if from != found {
-		rate, burst := c.p.clientBudget()
+		rate, burst := c.p.ClientBudget()
 		id.begin(from, rate, burst)
 	}
 	id.home, id.confirmed = homeOf(c.addr), confirmed

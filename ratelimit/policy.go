@@ -174,8 +174,8 @@ func inRange(what string, v, low, high float64) error {
 // clientBinds tells that an identity over its budget is refused even in Auto.
 func (p *Policy) clientBinds() bool { return !p.Auto || p.ClientRate > 0 }
 
-// clientBudget is an identity's, per second and at once.
-func (p *Policy) clientBudget() (rate, burst float64) {
+// ClientBudget is an identity's, per second and at once.
+func (p *Policy) ClientBudget() (rate, burst float64) {
 	if p.ClientRate > 0 {
 		return p.ClientRate, p.ClientBurst
 	}

@@ -251,7 +251,7 @@ func (c *call) update() {
 
 // budget is what the policy gives an address with so many users.
 func (c *call) budget(count float64) leafBudget {
-	client, _ := c.p.clientBudget()
+	client, _ := c.p.ClientBudget()
 	b := leafBudget{
 		client:  client,
 		proven:  min(c.p.Base+c.p.PerClient*count, c.p.provenLimit()),
