@@ -31,7 +31,7 @@ type rateLimiter struct {
 	headers  string
 	// policyField is the RateLimit-Policy field; "" if there is none.
 	policyField string
-	// errors tells that refusals are left to Caddy's error handling.
+	// errors tells that refusals have no page of ours.
 	errors bool
 
 	// shared is the zone that was named; nil if the counters are those of site.

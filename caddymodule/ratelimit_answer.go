@@ -74,17 +74,21 @@ func (v *visit) refuse(w http.ResponseWriter, r *http.Request) error {
 	}
 	herr := caddyhttp.HandlerError{StatusCode: d.Status(), Err: errOverLimit}
 	header.Set("Cache-Control", "no-store")
-	if r.Context().Value(caddyhttp.ErrorCtxKey) == nil && (l.errors || operatorHandles(r, herr)) {
+	if v.leftToCaddy(r, herr) {
 		v.strip(r.Header) // pages for errors may come from an origin
 		return caddyhttp.Error(d.Status(), errOverLimit)
 	}
-	contentType, body := diagnose.RenderRefusal(diagnose.Negotiate(r.Header.Values("Accept")), diagnose.Refusal{
-		Status: d.Status(), Type: d.Problem(), Policy: d.PolicyName(), RetryAfter: d.RetryAfter, Client: d.Level == ratelimit.LevelClient,
-	})
-	header.Set("Content-Type", contentType)
+	var body []byte
+	if !l.errors {
+		var contentType string
+		contentType, body = diagnose.RenderRefusal(diagnose.Negotiate(r.Header.Values("Accept")), diagnose.Refusal{
+			Status: d.Status(), Type: d.Problem(), Policy: d.PolicyName(), RetryAfter: d.RetryAfter, Client: d.Level == ratelimit.LevelClient,
+		})
+		header.Set("Content-Type", contentType)
+		header.Add("Vary", "Accept")
+	}
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("X-Content-Type-Options", "nosniff")
-	header.Add("Vary", "Accept")
 	uploads := uploadsMore(r, 0) && !expectsContinue(r)
 	if uploads {
 		// Otherwise net/http reads the upload before it sends the header.
@@ -103,6 +107,15 @@ func (v *visit) refuse(w http.ResponseWriter, r *http.Request) error {
 		})
 	}
 	return nil
+}
+
+// leftToCaddy tells that Caddy's error handling is to answer. Without error routes it
+// would log each refusal of 500 and above as an error, just when there are most.
+func (v *visit) leftToCaddy(r *http.Request, err caddyhttp.HandlerError) bool {
+	if r.Context().Value(caddyhttp.ErrorCtxKey) != nil {
+		return false // an error in an error route is handled by nobody
+	}
+	return operatorHandles(r, err) || v.limiter.errors && err.StatusCode < http.StatusInternalServerError
 }
 
 // What a refused client may still upload: less than others, as refusing must be

@@ -196,6 +196,33 @@ func TestErrorRoutesProxyNoRefusals(t *testing.T) {
 	expect(t, "asked", asked.Load(), 1)
 }
 
+// With error_page off refusals have no page of ours, and no line each in the log.
+func TestRefusalsWithoutAPage(t *testing.T) {
+	s := serveConfig(t, "", trusting, "reset_guard "+origin(t, named("origin"))+" {\nerror_page off\noverload off\n}")
+	quiet(t, 1)
+	statuses := map[int]int{}
+	for range 1000 {
+		a := s.get(t, "/", "X-Forwarded-For", "192.0.2.2")
+		if statuses[a.status]++; a.status == http.StatusServiceUnavailable {
+			expect(t, "body", a.body, "")
+			if a.header.Get("Retry-After") == "" {
+				t.Errorf("got %v", a.header)
+			}
+			if statuses[a.status] == 5 {
+				break
+			}
+		}
+	}
+	if statuses[http.StatusServiceUnavailable] == 0 {
+		t.Fatalf("nobody was refused: %v", statuses)
+	}
+	for _, line := range s.lines(t) {
+		if line.text("level") == "error" {
+			t.Errorf("an error in the log: %v", line)
+		}
+	}
+}
+
 // What nobody has decided about before the error is decided about there.
 func TestErrorRoutesAreLimited(t *testing.T) {
 	s := serveConfig(t, "", trusting, "error 404\nhandle_errors {\nreset_guard_limit {\nclient 1/m burst 1\n}\nrespond page 404\n}")
