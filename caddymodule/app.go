@@ -139,6 +139,9 @@ const summaryInterval = 2 * time.Second
 // Start takes up what is known about upstreams, and begins to sum up what the
 // fault log leaves out.
 func (a *App) Start() error {
+	if err := a.checkRateLimits(); err != nil {
+		return err
+	}
 	now := time.Now()
 	for _, s := range a.order {
 		s.start(now)

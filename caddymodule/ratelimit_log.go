@@ -7,6 +7,7 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -68,6 +69,23 @@ func (z *sharedRates) due(now time.Time, all bool) (r refusals, ok bool) {
 	z.log = rateSums{since: now, counts: counts}
 	return r, r.most > 0
 }
+
+// checkRateLimits finds limits that nobody keeps: without a zone of their own they
+// need a proxy behind them whose selection policy or transport is ours.
+func (a *App) checkRateLimits() error {
+	for _, l := range a.rateLimiters {
+		if l.shared != nil || l.site != nil {
+			continue
+		}
+		if !l.policy.Auto {
+			return errLimitsNothing
+		}
+		a.health.logger.Warn("a handler reset_guard limits nothing", zap.Error(errLimitsNothing))
+	}
+	return nil
+}
+
+var errLimitsNothing = errors.New("rate_limit: there is neither a zone nor a proxy of Reset Guard behind the handler reset_guard: give the option a zone, or the reverse_proxy behind it the selection policy or the transport reset_guard")
 
 // startRateLimits begins what limits need beside requests.
 func (a *App) startRateLimits(ctx context.Context) {

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/resetguard/caddy-resetguard/caddymodule"
 )
 
@@ -290,4 +292,39 @@ func TestPressureSheds(t *testing.T) {
 		t.Errorf("nobody was refused under full pressure: %v", statuses)
 	}
 	expect(t, "a proven client elsewhere", ask(proven("192.0.2.1", 40)...), http.StatusOK)
+}
+
+// A limit that could keep nobody from anything is no valid one; in auto, which is
+// there unless configured, it is worth a line.
+func TestLimitsBeforeNothing(t *testing.T) {
+	for options, want := range map[string]string{
+		`{"mode": "fixed"}`:                "neither a zone nor a proxy",
+		`{"mode": "fixed", "zone": "own"}`: "",
+		`{"mode": "off"}`:                  "",
+		`{}`:                               "",
+	} {
+		leaveNothing(t)
+		s := newServer(t)
+		err := caddy.Load([]byte(fmt.Sprintf(`{
+			"admin": {"disabled": true, "config": {"persist": false}},
+			"logging": {"logs": {"default": {"writer": {"output": "file", "filename": %q}, "encoder": {"format": "json"}}}},
+			"apps": {"http": {"servers": {"s": {"listen": [%q], "automatic_https": {"disable": true}, "routes": [{"handle": [
+				{"handler": "reset_guard", "rate_limit": %s}, {"handler": "static_response", "body": "well"}
+			]}]}}}}}`, s.log, s.addr, options)), true)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", options, err, want)
+		}
+		if err != nil {
+			continue
+		}
+		expect(t, options, s.get(t, "/").body, "well")
+		lines := 0
+		if options == `{}` {
+			lines = 1
+		}
+		expect(t, "lines", len(s.told(t, "a handler reset_guard limits nothing")), lines)
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
