@@ -94,7 +94,7 @@ func (l *rateLimiter) zone(now time.Time) *sharedRates {
 			return nil
 		}
 	}
-	return l.site.shared.rates
+	return l.app.registry.ratesOf(l.site.shared, now)
 }
 
 // pressure is how much too much there is to do: for this host, or for the

@@ -53,6 +53,28 @@ func sizeBeside(others int) ratelimit.Size {
 	}
 }
 
+// ratesOf is the zone of a pool, made when a limiter asks for it first: most pools
+// may have none. It is nil for a request that comes when nobody has the pool any more.
+func (r *registry) ratesOf(p *sharedPool, now time.Time) *sharedRates {
+	if rates := p.rates.Load(); rates != nil {
+		return rates
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rates := p.rates.Load()
+	if rates == nil && p.users > 0 {
+		others := 0
+		for _, q := range r.pools {
+			if q.rates.Load() != nil {
+				others++
+			}
+		}
+		rates = newSharedRates("", sizeBeside(others), now)
+		p.rates.Store(rates)
+	}
+	return rates
+}
+
 // Destruct implements caddy.Destructor.
 func (*sharedRates) Destruct() error { return nil }
 
@@ -75,7 +97,7 @@ func releaseRates(name string) error {
 // attached is where the counters are; nil as long as there are none.
 func (l *rateLimiter) attached() *sharedRates {
 	if l.shared == nil && l.site != nil && l.site.roster.Load() != nil {
-		return l.site.shared.rates
+		return l.site.shared.rates.Load()
 	}
 	return l.shared
 }

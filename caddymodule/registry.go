@@ -83,7 +83,7 @@ type sharedPool struct {
 	budget *failover.Budget
 	*limiters
 	limited limitLog
-	rates   *sharedRates
+	rates   atomic.Pointer[sharedRates] // nil while nobody limits and there is no site
 
 	// names are the upstreams of the sites that used it last, as configured, and
 	// generation is their configuration's. Both guarded by the registry.
@@ -112,7 +112,7 @@ func (r *registry) acquire(generation int64, zone string, names []string, now ti
 	defer r.mu.Unlock()
 	p := r.findLocked(generation, zone, names)
 	if p == nil {
-		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters(), rates: newSharedRates("", sizeBeside(len(r.pools)), now)}
+		p = &sharedPool{zone: zone, health: health.NewPool(now), budget: failover.NewBudget(now), limiters: newLimiters()}
 		r.pools = append(r.pools, p)
 	}
 	if p.generation < generation {
@@ -163,6 +163,9 @@ func (r *registry) release(p *sharedPool, now time.Time) {
 	defer r.mu.Unlock()
 	p.users--
 	p.unused = now
+	if p.users == 0 {
+		p.rates.Store(nil) // budgets refill by themselves; it is not worth its memory
+	}
 	spare, oldest := 0, -1
 	for i, q := range r.pools {
 		if q.users > 0 {
