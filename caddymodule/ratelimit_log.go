@@ -171,7 +171,7 @@ func rateHint(level ratelimit.Level) string {
 	return "The upstreams, or this host, cannot do more: those least known were refused first. More capacity is what helps; `client` limits the greediest."
 }
 
-const hintDominant = "Nearly all requests come from this one address, which is private: most likely a proxy or load balancer in front. Name it in the global option `servers { trusted_proxies static ... }`, so that its clients can be told apart; until then they share the limits of one address."
+const hintDominant = "Nearly all requests come from this one address, which is private: most likely a proxy or load balancer in front. Name it in the global option `servers { trusted_proxies static ... }`, with `trusted_proxies_strict` if it adds to X-Forwarded-For, so that its clients can be told apart; until then they share the limits of one address."
 
 // tellDominant says, once for each zone, that a proxy is probably not trusted.
 func (a *App) tellDominant(zone string, z *sharedRates, now time.Time) {

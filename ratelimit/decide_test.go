@@ -280,6 +280,21 @@ func TestStats(t *testing.T) {
 	}
 }
 
+func TestPrivateAddresses(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"10.1.2.3": true, "127.0.0.1": true, "::1": true, "fe80::1": true, "fd00::1": true, "::ffff:192.168.1.1": true, "": true,
+		"203.0.113.7": false, "2001:db8::1": false,
+	} {
+		var from netip.Addr // of a unix socket
+		if addr != "" {
+			from = netip.MustParseAddr(addr)
+		}
+		if got := (Dominant{Prefix: leafOf(from).prefix()}).Private(); got != want {
+			t.Errorf("%q: got %v, want %v", addr, got, want)
+		}
+	}
+}
+
 func TestOffendersAreBounded(t *testing.T) {
 	var o offenders
 	for i := range 100_000 {

@@ -96,7 +96,8 @@ type Dominant struct {
 // that is not trusted, most likely.
 func (d Dominant) Private() bool {
 	a := d.Prefix.Addr()
-	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast()
+	// ::/64 is that of ::1, and of who comes over a unix socket and has no address.
+	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a == netip.IPv6Unspecified()
 }
 
 // Stats is a zone at one moment.
