@@ -137,7 +137,7 @@ func (o *RateLimit) unmarshalClient(d *caddyfile.Dispenser, args []string) error
 	}
 	if len(args) == 1 {
 		// As long as the defaults' lasts.
-		o.Client.Burst = max(1, o.Client.Rate*ratelimit.DefaultClientBurst/ratelimit.DefaultClientRate)
+		o.Client.Burst = min(ratelimit.MaxBurst, max(1, o.Client.Rate*ratelimit.DefaultClientBurst/ratelimit.DefaultClientRate))
 		return nil
 	}
 	n, err := strconv.ParseFloat(args[2], 64)

@@ -132,6 +132,9 @@ func (o *RateLimit) limiter() (*rateLimiter, error) {
 	if len(o.Zone) > maxZone {
 		return nil, fmt.Errorf("zone: the name has %d bytes: allowed are 1 to %d", len(o.Zone), maxZone)
 	}
+	if hasPlaceholder(o.Zone) {
+		return nil, fmt.Errorf("zone takes a fixed name, not '%s': placeholders are not filled in there", o.Zone)
+	}
 	if o.Client != nil {
 		l.policy.ClientRate, l.policy.ClientBurst = o.Client.Rate, o.Client.Burst
 		if o.Client.Rate == 0 {
@@ -216,6 +219,12 @@ func parseRange(text string) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
 		return prefix, fmt.Errorf("shared_ranges: '%s' is not a network, such as 100.64.0.0/10", clip(text))
+	}
+	if addr := prefix.Addr(); addr.Is4In6() {
+		if prefix.Bits() < 96 {
+			return prefix, fmt.Errorf("shared_ranges: '%s' is wider than all of IPv4: write IPv4 networks as such", clip(text))
+		}
+		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
 	}
 	return prefix.Masked(), nil
 }

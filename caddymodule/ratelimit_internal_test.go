@@ -199,6 +199,39 @@ func FuzzLimitOptions(f *testing.F) {
 	})
 }
 
+// What JSON can say and a Caddyfile cannot is looked at, too.
+func TestLimitOptions(t *testing.T) {
+	for name, tc := range map[string]struct {
+		options RateLimit
+		want    string
+	}{
+		"zone of the request":  {RateLimit{Zone: "{http.request.host}"}, "fixed name"},
+		"mapped and too wide":  {RateLimit{SharedRanges: []string{"::ffff:0.0.0.0/90"}}, "wider than all of IPv4"},
+		"a client of no burst": {RateLimit{Client: &ClientBudget{Rate: 1}}, "client burst"},
+	} {
+		if _, err := tc.options.limiter(); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.want)
+		}
+	}
+	for text, want := range map[string]string{
+		"::ffff:192.0.2.0/120": "192.0.2.0/24", "::ffff:192.0.2.1": "192.0.2.1/32", "192.0.2.7/24": "192.0.2.0/24", "2001:db8::1/32": "2001:db8::/32",
+	} {
+		if got, err := parseRange(text); err != nil || got.String() != want {
+			t.Errorf("%s: got %v, %v, want %s", text, got, err, want)
+		}
+	}
+}
+
+// A rate without a burst is one that any block takes.
+func TestHighestClientRate(t *testing.T) {
+	var o RateLimit
+	d := caddyfile.NewTestDispenser("reset_guard_limit {\nclient 1000000/s\n}")
+	d.Next()
+	if err := o.unmarshalCaddyfile(d, limitDirective); err != nil || o.Client.Burst != ratelimit.MaxBurst {
+		t.Errorf("got %+v, %v", o.Client, err)
+	}
+}
+
 // Logs name networks, not addresses.
 func TestCoarse(t *testing.T) {
 	for given, want := range map[string]string{
