@@ -48,7 +48,7 @@ type budgetStatus struct {
 
 type decisionStatus struct {
 	Class    string `json:"class"`
-	Level    string `json:"level"`
+	Budget   string `json:"budget"`
 	Decision string `json:"decision"`
 	Count    uint64 `json:"count"`
 }

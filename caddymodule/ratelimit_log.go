@@ -144,7 +144,7 @@ func (a *App) tellRefusals(zone string, z *sharedRates, r refusals, now time.Tim
 		zap.Uint64("would_refuse", r.would),
 		zap.Duration("window", r.window),
 		zap.Stringer("class", r.worst.class),
-		zap.Stringer("level", r.worst.level),
+		zap.Stringer("budget", r.worst.level),
 	}
 	if worst := z.Stats(1, now).Offenders; len(worst) > 0 {
 		fields = append(fields, zap.String("client_prefix", coarse(worst[0].Prefix).String()))

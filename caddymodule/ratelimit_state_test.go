@@ -139,8 +139,8 @@ func TestLimitsAreTold(t *testing.T) {
 	var zones []struct {
 		Zone      string
 		Decisions []struct {
-			Class, Level, Decision string
-			Count                  int
+			Class, Budget, Decision string
+			Count                   int
 		}
 		Budgets   []struct{ Mode string }
 		Offenders []struct {
@@ -168,10 +168,10 @@ func TestLimitsAreTold(t *testing.T) {
 	expect(t, "mode", z.Budgets[0].Mode, "fixed")
 	expect(t, "offender", z.Offenders[0].Prefix, "192.0.2.7/32")
 	refused := slices.IndexFunc(z.Decisions, func(d struct {
-		Class, Level, Decision string
-		Count                  int
+		Class, Budget, Decision string
+		Count                   int
 	}) bool {
-		return d.Class == "proven" && d.Level == "client" && d.Decision == "refused"
+		return d.Class == "proven" && d.Budget == "client" && d.Decision == "refused"
 	})
 	if refused < 0 || z.Decisions[refused].Count < 5 {
 		t.Errorf("got %+v", z.Decisions)
@@ -181,8 +181,8 @@ func TestLimitsAreTold(t *testing.T) {
 
 	metrics := s.ask(t, http.MethodGet, "/metrics", "").body
 	for _, want := range []string{
-		`reset_guard_limit_decisions_total{class="proven",decision="allowed",level="none",zone="told"} 5`,
-		`reset_guard_limit_decisions_total{class="proven",decision="refused",level="client",zone="told"} `,
+		`reset_guard_limit_decisions_total{budget="none",class="proven",decision="allowed",zone="told"} 5`,
+		`reset_guard_limit_decisions_total{budget="client",class="proven",decision="refused",zone="told"} `,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
@@ -200,7 +200,7 @@ func TestLimitsAreTold(t *testing.T) {
 	l := lines[0]
 	expect(t, "zone", l.text("zone"), "told")
 	expect(t, "prefix", l.text("client_prefix"), "192.0.2.0/24")
-	expect(t, "class and level", l.text("class")+" "+l.text("level"), "proven client")
+	expect(t, "class and budget", l.text("class")+" "+l.text("budget"), "proven client")
 	if !strings.Contains(l.text("hint"), "raise `client`") {
 		t.Errorf("got hint %q", l.text("hint"))
 	}
