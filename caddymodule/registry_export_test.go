@@ -94,6 +94,7 @@ func PlacesTakenForTest() (n int) {
 
 // MintForTest writes the cookie of a client that has proven itself at an address.
 func MintForTest(id uint64, addr string, first, issued time.Time) string {
+	currentRegistry().keys.await(20 * time.Second) // a start does not wait for long
 	signer, err := ratelimit.NewSigner(*currentRegistry().keys.ring.Load(), ratelimit.MaxCookieLifetime)
 	if err != nil {
 		panic(err)
