@@ -162,7 +162,8 @@ func TestLimitsAreTold(t *testing.T) {
 	eventually(t, "the users", func() bool { // counted when somebody asks a while later
 		s.get(t, "/", proven("192.0.2.7", 100)...)
 		list()
-		return len(zones[0].Shared) == 1 && zones[0].Shared[0].Users == 5
+		// Two of them may have the same one of 256 bits.
+		return len(zones[0].Shared) == 1 && (zones[0].Shared[0].Users == 4 || zones[0].Shared[0].Users == 5)
 	})
 	z := zones[0]
 	expect(t, "mode", z.Budgets[0].Mode, "fixed")
