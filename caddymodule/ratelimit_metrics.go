@@ -12,7 +12,7 @@ import (
 // rateCollector tells the counters of the zones in use when it is asked.
 type rateCollector struct{ registry *registry }
 
-var decisionsDesc = prometheus.NewDesc("reset_guard_limit_decisions_total",
+var decisionsDesc = prometheus.NewDesc("reset_guard_rate_limit_decisions_total",
 	"Requests that limits have decided about.", []string{"zone", "class", "budget", "decision"}, nil)
 
 // Describe implements prometheus.Collector.

@@ -182,8 +182,8 @@ func TestLimitsAreTold(t *testing.T) {
 
 	metrics := s.ask(t, http.MethodGet, "/metrics", "").body
 	for _, want := range []string{
-		`reset_guard_limit_decisions_total{budget="none",class="proven",decision="allowed",zone="told"} 5`,
-		`reset_guard_limit_decisions_total{budget="client",class="proven",decision="refused",zone="told"} `,
+		`reset_guard_rate_limit_decisions_total{budget="none",class="proven",decision="allowed",zone="told"} 5`,
+		`reset_guard_rate_limit_decisions_total{budget="client",class="proven",decision="refused",zone="told"} `,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
