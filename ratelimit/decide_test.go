@@ -295,13 +295,44 @@ func TestPrivateAddresses(t *testing.T) {
 	}
 }
 
+// Offenders are those of now, and who was let pass is none.
+func TestOffendersAreForgotten(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	p.ClientBurst = 1
+	ask := func(addr int, n int, at time.Duration) {
+		for range n {
+			r := provenRequest(addrOf(addr), uint64(addr), simStart)
+			z.Decide(&p, &r, 0, simStart.Add(at))
+		}
+	}
+	worst := func(at time.Duration) string {
+		if top := z.Stats(1, simStart.Add(at)).Offenders; len(top) > 0 {
+			return top[0].Prefix.Addr().String()
+		}
+		return ""
+	}
+	p.DryRun = true
+	ask(3, 100, 0)
+	p.DryRun = false
+	ask(1, 100, 0)
+	ask(2, 30, 2*offenderHalf)
+	for _, step := range []struct {
+		at   time.Duration
+		want string
+	}{{2 * offenderHalf, addrOf(2).String()}, {3 * offenderHalf, addrOf(2).String()}, {10 * offenderHalf, ""}, {200 * offenderHalf, ""}} {
+		if got := worst(step.at); got != step.want {
+			t.Errorf("at %v: got %q, want %q", step.at, got, step.want)
+		}
+	}
+}
+
 func TestOffendersAreBounded(t *testing.T) {
 	var o offenders
 	for i := range 100_000 {
-		o.note(leafOf(addrOf(i)))
-		o.note(leafOf(simShared))
+		o.note(leafOf(addrOf(i)), 0)
+		o.note(leafOf(simShared), 0)
 	}
-	top := o.top(3)
+	top := o.top(3, 0)
 	if len(o.list) != maxOffenders || len(o.at) != maxOffenders || len(top) != 3 {
 		t.Fatalf("got %d, %d, %d entries", len(o.list), len(o.at), len(top))
 	}

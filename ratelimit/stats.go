@@ -77,10 +77,11 @@ type SharedAddress struct {
 	FairRate float64
 }
 
-// Offender is a network of which much was refused.
+// Offender is a network of which much was refused lately.
 type Offender struct {
 	Prefix netip.Prefix
-	// Refused is at most so much too high as Error says.
+	// Refused is at most so much too high as Error says. Each counts half as much
+	// after offenderHalf.
 	Refused, Error uint64
 }
 
@@ -117,7 +118,7 @@ type Stats struct {
 // some milliseconds and holds up nobody for long.
 func (z *Zone) Stats(n int, now time.Time) Stats {
 	r := z.global.regime.Load()
-	s := Stats{Capacity: r.capacity, Rate: z.global.rate(), Offenders: z.offenders.top(n), Dominant: z.dominantAt(now)}
+	s := Stats{Capacity: r.capacity, Rate: z.global.rate(), Offenders: z.offenders.top(n, z.clock.since(now)), Dominant: z.dominantAt(now)}
 	if !math.IsInf(r.total, 1) {
 		s.Total = r.total
 	}
@@ -157,9 +158,10 @@ func (l *leaf) describe(net network, now time.Time) SharedAddress {
 // Space-Saving algorithm: a new network takes over the lowest count, so that no
 // big one is missed.
 type offenders struct {
-	mu   sync.Mutex
-	list []offender
-	at   map[network]int
+	mu     sync.Mutex
+	list   []offender
+	at     map[network]int
+	halved time.Duration // when they were, on the zone's clock
 }
 
 type offender struct {
@@ -169,13 +171,17 @@ type offender struct {
 
 const maxOffenders = 128
 
+// offenderHalf is how slowly refusals are forgotten: who is listed is one of today.
+const offenderHalf = 5 * time.Minute
+
 // note counts a refusal. Nobody waits for it: while there are that many at once,
 // some are left out.
-func (o *offenders) note(n network) {
+func (o *offenders) note(n network, t time.Duration) {
 	if !o.mu.TryLock() {
 		return
 	}
 	defer o.mu.Unlock()
+	o.forgetLocked(t)
 	if i, ok := o.at[n]; ok {
 		o.list[i].refused++
 		return
@@ -186,6 +192,19 @@ func (o *offenders) note(n network) {
 	i := o.placeLocked()
 	o.list[i].net, o.at[n] = n, i
 	o.list[i].refused++
+}
+
+// forgetLocked halves the counts for each half-life that has passed.
+func (o *offenders) forgetLocked(t time.Duration) {
+	halves := int((t - o.halved) / offenderHalf)
+	if halves <= 0 {
+		return
+	}
+	o.halved += time.Duration(halves) * offenderHalf
+	for i := range o.list {
+		o.list[i].refused >>= min(halves, 63)
+		o.list[i].error >>= min(halves, 63)
+	}
 }
 
 // placeLocked is a free place, or the one with the lowest count.
@@ -206,13 +225,17 @@ func (o *offenders) placeLocked() int {
 }
 
 // top lists the worst.
-func (o *offenders) top(n int) []Offender {
+func (o *offenders) top(n int, t time.Duration) []Offender {
 	o.mu.Lock()
+	o.forgetLocked(t)
 	list := slices.Clone(o.list)
 	o.mu.Unlock()
 	slices.SortFunc(list, func(a, b offender) int { return cmp.Compare(b.refused, a.refused) })
 	var top []Offender
 	for _, e := range list[:min(n, len(list))] {
+		if e.refused == 0 {
+			break
+		}
 		top = append(top, Offender{e.net.prefix(), e.refused, e.error})
 	}
 	return top

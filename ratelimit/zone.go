@@ -125,8 +125,8 @@ func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) De
 	c.settle()
 	mu.Unlock()
 	z.counts[c.dec.Class][c.dec.Level][outcomeOf(&c.dec, p.DryRun)].Add(1)
-	if !c.dec.Allowed {
-		z.offenders.note(c.net)
+	if !c.dec.Allowed && !p.DryRun {
+		z.offenders.note(c.net, c.since)
 	}
 	return c.dec
 }
