@@ -43,6 +43,7 @@ type exchangeContext struct {
 	attempts      int
 	upstream      string
 	cause, action string
+	limit         limitFacts
 }
 
 // Value implements context.Context.
@@ -252,6 +253,9 @@ func (c *exchangeContext) placeholder(key string) (any, bool) {
 		return nil, false
 	}
 	c.note()
+	if fact, ok := c.limit.placeholder(key); ok {
+		return fact, true
+	}
 	switch name {
 	case "attempts":
 		return c.attempts, true
@@ -270,7 +274,7 @@ func (c *exchangeContext) note() {
 	if c.ex == nil {
 		return
 	}
-	c.attempts, c.upstream = c.ex.Attempts(), c.ex.upstream
+	c.attempts, c.upstream, c.limit = c.ex.Attempts(), c.ex.upstream, c.ex.visit.facts()
 	if last := c.ex.Last(); last != nil {
 		c.cause, c.action = string(last.Cause), string(last.Decision.Action)
 	}
@@ -303,17 +307,20 @@ func adoptExchange(ctx context.Context, owner *site) *exchange {
 // the access log. Caddy would note a new id in its variables, which is too late
 // here (see exchangeKey), so a new one is noted where the variables are not.
 func (ex *exchange) requestID(r *http.Request) string {
-	if ex.id != "" {
-		return ex.id
-	}
-	ctx := r.Context()
-	if id, ok := caddyhttp.GetVar(ctx, "uuid").(fmt.Stringer); ok {
-		ex.id = id.String()
-		return ex.id
-	}
-	ex.id = uuid.NewString()
-	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set("http.request.uuid", ex.id)
+	if ex.id == "" {
+		ex.id = requestID(r)
 	}
 	return ex.id
+}
+
+func requestID(r *http.Request) string {
+	ctx := r.Context()
+	if id, ok := caddyhttp.GetVar(ctx, "uuid").(fmt.Stringer); ok {
+		return id.String()
+	}
+	id := uuid.NewString()
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.request.uuid", id)
+	}
+	return id
 }

@@ -175,6 +175,9 @@ func (l *rateLimiter) decide(v *visit, w http.ResponseWriter, r *http.Request) b
 	if v.refused() {
 		return false
 	}
+	if !v.decision.Allowed {
+		v.trace(r)
+	}
 	l.tell(w.Header(), &v.decision)
 	return true
 }

@@ -61,6 +61,7 @@ var errOverLimit = errors.New("over the limit for this client or its network, or
 // refuse answers a request that may not pass.
 func (v *visit) refuse(w http.ResponseWriter, r *http.Request) error {
 	d, l, header := &v.decision, v.limiter, w.Header()
+	id := v.trace(r)
 	seconds := int(math.Ceil(d.RetryAfter.Seconds()))
 	header.Set("Retry-After", strconv.Itoa(seconds))
 	l.app.spareConnection(w, r)
@@ -82,7 +83,7 @@ func (v *visit) refuse(w http.ResponseWriter, r *http.Request) error {
 	if !l.errors {
 		var contentType string
 		contentType, body = diagnose.RenderRefusal(diagnose.Negotiate(r.Header.Values("Accept")), diagnose.Refusal{
-			Status: d.Status(), Type: d.Problem(), Policy: d.PolicyName(), RetryAfter: d.RetryAfter, Client: d.Level == ratelimit.LevelClient,
+			Status: d.Status(), Type: d.Problem(), Policy: d.PolicyName(), RetryAfter: d.RetryAfter, Client: d.Level == ratelimit.LevelClient, RequestID: id,
 		})
 		header.Set("Content-Type", contentType)
 		header.Add("Vary", "Accept")

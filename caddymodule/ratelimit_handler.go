@@ -74,6 +74,9 @@ func (h *LimitHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next ca
 	if v.zone == nil {
 		return next.ServeHTTP(w, r)
 	}
+	if repl := replacerOf(r); repl != nil {
+		repl.Map(v.facts().placeholder)
+	}
 	return next.ServeHTTP(&limitWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, v, r}, r)
 }
 

@@ -225,6 +225,36 @@ func TestRefusalsWithoutAPage(t *testing.T) {
 	}
 }
 
+// A visitor who is refused can say by which id, and that finds it in the access log.
+func TestRefusalsCanBeTraced(t *testing.T) {
+	for name, site := range limitSites {
+		t.Run(name, func(t *testing.T) {
+			leaveNothing(t)
+			options, args := "{\nzone traced\nclient 1/m burst 1\n}", []any(nil)
+			if args = append(args, options); strings.Contains(site, "%[2]s") {
+				args = append(args, origin(t, named("origin")))
+			}
+			s := serveConfig(t, "", trusting, "log\nlog_append how {http.reset_guard.limit.class}/{http.reset_guard.limit.budget}/{http.reset_guard.limit.decision}/{http.reset_guard.limit.zone}\n"+fmt.Sprintf(site, args...))
+			quiet(t, 0)
+			client := proven("192.0.2.1", 23)
+			expect(t, "first", s.get(t, "/", client...).status, http.StatusOK)
+			a := s.get(t, "/", client...)
+			var problem struct {
+				RequestID string `json:"request_id"`
+			}
+			if err := json.Unmarshal([]byte(a.body), &problem); err != nil || problem.RequestID == "" {
+				t.Fatalf("%v: %s", err, a.body)
+			}
+			eventually(t, "access log", func() bool { return len(s.told(t, "handled request")) == 2 })
+			lines := s.told(t, "handled request")
+			expect(t, "the first one", lines[0].text("how"), "proven/none/allowed/traced")
+			expect(t, "the refused one", lines[1].text("how"), "proven/client/refused/traced")
+			expect(t, "id", lines[1].text("uuid"), problem.RequestID)
+			expect(t, "field", fmt.Sprint(lines[1]["reset_guard_limit"]), "map[budget:client class:proven decision:refused zone:traced]")
+		})
+	}
+}
+
 // What nobody has decided about before the error is decided about there.
 func TestErrorRoutesAreLimited(t *testing.T) {
 	s := serveConfig(t, "", trusting, "error 404\nhandle_errors {\nreset_guard_limit {\nclient 1/m burst 1\n}\nrespond page 404\n}")

@@ -6,7 +6,9 @@
 package diagnose
 
 import (
+	"encoding/json"
 	"fmt"
+	"html"
 	"strconv"
 	"time"
 )
@@ -20,6 +22,8 @@ type Refusal struct {
 	RetryAfter time.Duration // whole seconds
 	// Client tells that it is the client's own budget, not one that it shares.
 	Client bool
+	// RequestID is what the access log has for this request; "" if there is none.
+	RequestID string
 }
 
 // RenderRefusal writes the answer's body.
@@ -27,7 +31,7 @@ func RenderRefusal(f Format, r Refusal) (contentType string, body []byte) {
 	title, detail := r.words()
 	wait := spoken(r.RetryAfter)
 	if f == HTML {
-		return "text/html; charset=utf-8", fmt.Appendf(nil, refusalPage, r.Status, title, title, detail, wait, r.Status)
+		return "text/html; charset=utf-8", fmt.Appendf(nil, refusalPage, r.Status, title, title, detail, wait, r.Status, html.EscapeString(r.RequestID))
 	}
 	body = append(make([]byte, 0, 384), `{"type":`...)
 	body = strconv.AppendQuote(body, r.Type)
@@ -40,6 +44,10 @@ func RenderRefusal(f Format, r Refusal) (contentType string, body []byte) {
 	if r.Status == 429 {
 		body = append(body, `,"violated-policies":[`...)
 		body = append(strconv.AppendQuote(body, r.Policy), ']')
+	}
+	if id, err := json.Marshal(r.RequestID); err == nil && r.RequestID != "" {
+		body = append(body, `,"request_id":`...)
+		body = append(body, id...)
 	}
 	return "application/problem+json", append(body, "}\n"...)
 }
@@ -54,7 +62,7 @@ func (r Refusal) words() (title, detail string) {
 	return "Too many requests from this network", "More requests than usual come from the network that this client is in. They need not be its own."
 }
 
-// refusalPage takes status, title, title, detail, wait and status.
+// refusalPage takes status, title, title, detail, wait, status and the request's id.
 const refusalPage = `<!doctype html>
 <html lang="en">
 <head>
@@ -74,7 +82,7 @@ footer{opacity:.7;font-size:.875rem}
 <h1>%s</h1>
 <p>%s</p>
 <p>Nothing is wrong with your device. Please try again in %s. If you were sending something, such as a form or an order, it has not arrived.</p>
-<footer>Error %d</footer>
+<footer>Error %d<br>%s</footer>
 </main>
 </body>
 </html>

@@ -30,7 +30,8 @@ func (o Outcome) String() string {
 	return [...]string{"allowed", "lent", "refused", "would_refuse", ""}[min(o, outcomes)]
 }
 
-func outcomeOf(d *Decision, dryRun bool) Outcome {
+// OutcomeOf tells what metrics tell of a decision.
+func OutcomeOf(d *Decision, dryRun bool) Outcome {
 	switch {
 	case !d.Allowed && dryRun:
 		return WouldRefuse

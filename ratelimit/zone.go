@@ -124,7 +124,7 @@ func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) De
 	c.decide()
 	c.settle()
 	mu.Unlock()
-	z.counts[c.dec.Class][c.dec.Level][outcomeOf(&c.dec, p.DryRun)].Add(1)
+	z.counts[c.dec.Class][c.dec.Level][OutcomeOf(&c.dec, p.DryRun)].Add(1)
 	if !c.dec.Allowed && !p.DryRun {
 		z.offenders.note(c.net, c.since)
 	}
