@@ -59,6 +59,8 @@ type cookieKeys struct {
 	asked chan struct{} // somebody showed a key that is not known
 	first chan struct{} // closed when there are keys
 	once  sync.Once
+	// logger is that of the running configuration; nil before there is one.
+	logger atomic.Pointer[zap.Logger]
 }
 
 func newCookieKeys() *cookieKeys {
@@ -85,6 +87,7 @@ func (k *cookieKeys) refresh() {
 
 // keep keeps the keys up to date until ctx ends.
 func (k *cookieKeys) keep(ctx context.Context, storage *keyStore, logger *zap.Logger) {
+	k.logger.Store(logger)
 	failed := false
 	for {
 		err := k.update(ctx, storage, time.Now())
@@ -179,7 +182,7 @@ func (k *cookieKeys) fetch(ctx context.Context, storage *keyStore, now time.Time
 
 // exchange loads the keys, and stores them with a new one if it is time.
 func (k *cookieKeys) exchange(ctx context.Context, storage keyStorage, now time.Time) (ratelimit.KeyRing, error) {
-	ring, err := loadKeys(ctx, storage)
+	ring, err := k.load(ctx, storage)
 	if err != nil || !ring.Due(now) {
 		return ring, err
 	}
@@ -187,7 +190,7 @@ func (k *cookieKeys) exchange(ctx context.Context, storage keyStorage, now time.
 		return ring, fmt.Errorf("locking keys: %w", err)
 	}
 	defer func() { _ = storage.Unlock(context.WithoutCancel(ctx), keysLock) }()
-	if ring, err = loadKeys(ctx, storage); err != nil || !ring.Due(now) {
+	if ring, err = k.load(ctx, storage); err != nil || !ring.Due(now) {
 		return ring, err // another instance was faster
 	}
 	if own := k.ring.Load(); own != nil && len(ring.Keys) == 0 {
@@ -206,9 +209,9 @@ func (k *cookieKeys) exchange(ctx context.Context, storage keyStorage, now time.
 	return ring, nil
 }
 
-// loadKeys returns an empty ring if there are none, or none that can be read:
-// what is broken is replaced.
-func loadKeys(ctx context.Context, storage keyStorage) (ratelimit.KeyRing, error) {
+// load returns an empty ring if there are no keys, or none that can be read: what is
+// broken is replaced.
+func (k *cookieKeys) load(ctx context.Context, storage keyStorage) (ratelimit.KeyRing, error) {
 	data, err := storage.Load(ctx, keysPath)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ratelimit.KeyRing{}, nil
@@ -218,6 +221,10 @@ func loadKeys(ctx context.Context, storage keyStorage) (ratelimit.KeyRing, error
 	}
 	ring, err := ratelimit.ParseKeyRing(data)
 	if err != nil {
+		if logger := k.logger.Load(); logger != nil {
+			logger.Warn("the stored keys of the limits' cookies cannot be read", zap.Error(err), zap.String("path", keysPath),
+				zap.String("hint", "They are replaced by those of this process, or by new ones: then all visitors have to prove themselves anew. Somebody has changed the file, or storage has damaged it."))
+		}
 		return ratelimit.KeyRing{}, nil
 	}
 	return ring, nil

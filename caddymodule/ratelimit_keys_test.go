@@ -14,6 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/resetguard/caddy-resetguard/ratelimit"
 )
 
@@ -26,12 +29,17 @@ func TestStoredKeysThatAreBroken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := &memoryStorage{data: []byte(stored)}
 			k := newCookieKeys()
+			core, lines := observer.New(zap.WarnLevel)
+			k.logger.Store(zap.New(core))
 			if err := k.update(t.Context(), &keyStore{keyStorage: s}, now); err != nil {
 				t.Fatal(err)
 			}
 			ring, err := ratelimit.ParseKeyRing(s.data)
 			if err != nil || k.ring.Load() == nil || string(k.ring.Load().Keys[0].Secret) != string(ring.Keys[0].Secret) {
 				t.Errorf("stored %s, %v", s.data, err)
+			}
+			if told := lines.Len() > 0; told != (stored != "") {
+				t.Errorf("got %d lines", lines.Len())
 			}
 		})
 	}
