@@ -215,14 +215,21 @@ func (o *RateLimit) unmarshalCookie(d *caddyfile.Dispenser, args []string) error
 // ratePer are the units of rates.
 var ratePer = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}
 
+// leastRates are the lowest per second of those that have one above 0.
+var leastRates = map[string]float64{"client": ratelimit.MinClientRate, "base": ratelimit.MinNetworkRate, "unproven": ratelimit.MinNetworkRate}
+
 // parseRate reads 10/s, 600/m or 3600/h as a number per second.
 func parseRate(d *caddyfile.Dispenser, opt, arg string, dst *float64) error {
 	n, unit, _ := strings.Cut(arg, "/")
 	v, err := strconv.ParseFloat(n, 64)
 	per, known := ratePer[unit]
-	if err != nil || !known || !(v > 0) || v/per.Seconds() > ratelimit.MaxRate {
+	if err != nil || !known || !(v > 0) {
 		return d.Errf("%s: '%s' is not a rate above 0, such as 10/s, 600/m or 3600/h", opt, arg)
 	}
-	*dst = v / per.Seconds()
+	perSecond := v / per.Seconds()
+	if least := leastRates[opt]; perSecond < least || perSecond > ratelimit.MaxRate {
+		return d.Errf("%s: '%s' is %.2g per second: allowed are %v/s (%v/h) to %v/s", opt, arg, perSecond, least, least*3600, int(ratelimit.MaxRate))
+	}
+	*dst = perSecond
 	return nil
 }

@@ -120,7 +120,7 @@ func (o *RateLimit) limiter() (*rateLimiter, error) {
 	case "", modeAuto:
 		l.policy = ratelimit.AutoPolicy()
 		if o.Network != nil {
-			return nil, fmt.Errorf("network needs the mode %s: in %s addresses get shares of what the upstreams can do", modeFixed, modeAuto)
+			return nil, fmt.Errorf("network does not go with %s, where addresses get shares of what the upstreams can do: leave out '%s', or in JSON set the mode to '%s'", modeAuto, modeAuto, modeFixed)
 		}
 	case modeFixed:
 		l.policy = ratelimit.DefaultPolicy()

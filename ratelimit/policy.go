@@ -65,9 +65,11 @@ const (
 
 // The bounds of what Validate allows.
 const (
-	MaxRate   = 1_000_000.0
-	MaxBurst  = 1_000_000.0
-	MaxRanges = 1024
+	MaxRate = 1_000_000.0
+	// MinClientRate is one request in 100 s, and MinNetworkRate one per second.
+	MinClientRate, MinNetworkRate = 0.01, 1.0
+	MaxBurst                      = 1_000_000.0
+	MaxRanges                     = 1024
 	// MaxCookieLifetime is what KeyRing can verify.
 	MaxCookieLifetime = 7 * 24 * time.Hour
 	// MinCookieLifetime leaves time for being proven and using it.
@@ -124,9 +126,9 @@ func AutoPolicy() Policy {
 func (p *Policy) Validate() error {
 	errs := []error{
 		p.validateClient(),
-		inRange("network base", p.Base, 1, MaxRate),
+		inRange("network base", p.Base, MinNetworkRate, MaxRate),
 		inRange("network per_client", p.PerClient, 0, MaxRate),
-		inRange("network unproven", p.Unproven, 1, MaxRate),
+		inRange("network unproven", p.Unproven, MinNetworkRate, MaxRate),
 		p.validateCookie(),
 	}
 	if p.Capacity != 0 {
@@ -140,7 +142,7 @@ func (p *Policy) validateClient() error {
 		return nil
 	}
 	return errors.Join(
-		inRange("client rate", p.ClientRate, 0.01, MaxRate),
+		inRange("client rate", p.ClientRate, MinClientRate, MaxRate),
 		inRange("client burst", p.ClientBurst, 1, MaxBurst))
 }
 
