@@ -73,6 +73,26 @@ func BenchmarkAdmit(b *testing.B) {
 	}
 }
 
+// What is asked for each request leaves nothing on the heap.
+func TestAdmitDoesNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector makes pools forget")
+	}
+	l := testLimiter(t, &RateLimit{Mode: modeFixed, Client: &ClientBudget{Rate: 1e6, Burst: 1e6}, Network: &NetworkBudget{Base: 1e6, Unproven: 1e6}})
+	for name, cookie := range map[string]string{"proven": l.mint(7), "unknown": "a=b"} {
+		r, w := requestFor("User-Agent", "somebody's", "Accept-Language", "en"), httptest.NewRecorder()
+		lines := []string{cookie}
+		if n := testing.AllocsPerRun(1000, func() {
+			lines[0] = cookie
+			r.Header["Cookie"] = lines[:1:1]
+			var v visit
+			l.admit(&v, w, r)
+		}); n != 0 {
+			t.Errorf("%s: got %v allocations, want 0", name, n)
+		}
+	}
+}
+
 func TestIdentities(t *testing.T) {
 	l := testLimiter(t, &RateLimit{Identity: []string{"{http.auth.user.id}", "{http.request.header.X-Api-Key}", "{http.vars.key}"}})
 	for name, tc := range map[string]struct {

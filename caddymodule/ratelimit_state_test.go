@@ -216,9 +216,14 @@ func TestDryRunIsTold(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	lines := s.told(t, "requests would be refused by limits")
-	if len(lines) != 1 || lines[0]["would_refuse"] != 2.0 || lines[0]["refused"] != 0.0 {
-		t.Errorf("got %v", lines)
+	would, refused := 0.0, 0.0 // a window may have ended between them
+	for _, line := range s.told(t, "requests would be refused by limits") {
+		n, _ := line["would_refuse"].(float64)
+		m, _ := line["refused"].(float64)
+		would, refused = would+n, refused+m
+	}
+	if would != 2 || refused != 0 {
+		t.Errorf("got %v that would be refused and %v that were, want 2 and 0", would, refused)
 	}
 }
 
@@ -268,7 +273,7 @@ func TestLimitsWithoutStorage(t *testing.T) {
 			}
 			began := time.Now()
 			s := serveConfig(t, "storage broken", "", "reset_guard_limit {\nclient 1/m burst 1\n}\nrespond well")
-			if took := time.Since(began); took > 5*time.Second {
+			if took := time.Since(began); took > 9*time.Second { // storage is waited for 10 s elsewhere
 				t.Errorf("starting took %v", took)
 			}
 			a := s.get(t, "/", "Sec-Fetch-Mode", "navigate")
