@@ -122,6 +122,31 @@ func TestAutoProtectsTheOthers(t *testing.T) {
 	}
 }
 
+// A botnet whose addresses each ask for little takes nothing from people who have
+// proven themselves, many at one address or one at each.
+func TestAutoProtectsTheProvenFromBotnets(t *testing.T) {
+	for name, tokens := range map[string]int{"no cookies": 0, "rotating tokens": 8} {
+		t.Run(name, func(t *testing.T) {
+			s, o := newAutoSim(300)
+			s.attack, s.end = 60*time.Second, 180*time.Second
+			s.people(simShared, simProven, 0)
+			for i := range 50 {
+				s.people(netip.AddrFrom4([4]byte{12, 0, byte(i), 1}), 1, 0)
+			}
+			s.flood(3000, bots(s, tokens))
+			s.run(s.end)
+			t.Logf("people %.2f %% of %d, bots %.1f per s, served %.1f per s", s.score[provenPeople].percent(),
+				s.score[provenPeople].asked, s.attackRate(), o.served/s.end.Seconds())
+			if os.Getenv("RESET_GUARD_LEVELS") != "" {
+				s.logLevels(t)
+			}
+			if got := s.score[provenPeople].percent(); got < 97 {
+				t.Errorf("people: got %.2f %%, want 97", got)
+			}
+		})
+	}
+}
+
 // Without pressure nobody is refused, whatever comes.
 func TestAutoRefusesNobodyWithoutPressure(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -296,7 +296,7 @@ func (c *call) total() {
 	if c.dec.Allowed = takeAbove(&g.total, least, c.cost, c.now) || c.r.Room; c.dec.Allowed {
 		return
 	}
-	g.pinched.Store(true)
+	g.pinched[c.dec.Class.proven()].Store(true)
 	need := float64(c.cost) + least*float64(g.total.Burst())
 	c.refuse(LevelTotal, OverCapacity, waitFor(&g.total, need, c.now))
 }

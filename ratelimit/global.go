@@ -32,7 +32,9 @@ type global struct {
 	// as bits of a float64, whose order is theirs: those who share a zone may have
 	// different origins.
 	pressed atomic.Uint64
-	pinched atomic.Bool // a request within its address's share was refused
+	// pinched tells of the unproven and of the proven that a request within its
+	// address's share was refused.
+	pinched [2]atomic.Bool
 
 	mu   sync.Mutex // serialises ticks
 	last time.Duration
@@ -51,8 +53,17 @@ type regime struct {
 	capacity float64
 	// total is what may be admitted, per second; +Inf: all.
 	total float64
-	// share scales the budgets of addresses in Auto.
-	share float64
+	// share scales the budgets of addresses in Auto, for the unproven and for the
+	// proven. A crowd of those must not make these smaller: they come first.
+	share [2]float64
+}
+
+// proven is 1 for the classes that have proven who they are.
+func (c Class) proven() int {
+	if c >= Proven {
+		return 1
+	}
+	return 0
 }
 
 const (
@@ -81,7 +92,7 @@ func newGlobal() *global {
 	for _, l := range []*rate.Limiter{&g.total, &g.known, &g.unknown} {
 		fill(l, capacityFloor, capacityFloor)
 	}
-	g.regime.Store(&regime{capacity: capacityFloor, total: math.Inf(1), share: 1})
+	g.regime.Store(&regime{capacity: capacityFloor, total: math.Inf(1), share: [2]float64{1, 1}})
 	return g
 }
 
@@ -108,7 +119,10 @@ func (g *global) tick(p *Policy, t time.Duration, now time.Time) {
 	pressure := math.Float64frombits(g.pressed.Swap(0))
 	g.learnLocked(pressure, t)
 	old := g.regime.Load()
-	next := regime{capacity: p.Capacity, share: g.shareLocked(old, now)}
+	next := regime{capacity: p.Capacity}
+	for i := range next.share {
+		next.share[i] = g.shareLocked(i, old.share[i], now)
+	}
 	if next.capacity == 0 {
 		next.capacity = g.peak
 	}
@@ -182,14 +196,14 @@ func totalAt(flow, capacity, pressure float64) float64 {
 
 // shareLocked adapts how much of the total an address may take before others
 // that have taken less.
-func (g *global) shareLocked(old *regime, now time.Time) float64 {
+func (g *global) shareLocked(proven int, share float64, now time.Time) float64 {
 	switch {
-	case g.pinched.Swap(false):
-		return max(0.001, 0.9*old.share)
+	case g.pinched[proven].Swap(false):
+		return max(0.001, 0.9*share)
 	case fullness(&g.total, now) > 0.5:
-		return min(1, 1.02*old.share+0.001)
+		return min(1, 1.02*share+0.001)
 	}
-	return old.share
+	return share
 }
 
 // limitLocked sets the buckets. A capacity that was only learned binds nobody

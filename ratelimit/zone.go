@@ -245,7 +245,7 @@ func (c *call) update() {
 	}
 	l.adapt(b.client, b.proven, c.now)
 	l.tune(b, c.now)
-	l.welcome(provenSeconds*c.p.PerClient*c.scale(), c.now)
+	l.welcome(provenSeconds*c.p.PerClient*c.scale(1), c.now)
 	c.z.watchDominant(c)
 }
 
@@ -259,9 +259,10 @@ func (c *call) budget(count float64) leafBudget {
 	}
 	b.unproven = c.p.unprovenCalm(c.pressure) + b.vouched
 	if c.p.Auto {
-		scale := c.scale()
-		b.proven, b.unproven = max(1, scale*b.proven), max(1, scale*b.unproven)
-		b.vouched *= scale
+		// Whatever others do, each proven client has a reader's average.
+		b.proven = max(1, c.scale(1)*b.proven, fairFloor*count)
+		b.unproven = max(1, c.scale(0)*b.unproven)
+		b.vouched *= c.scale(0)
 	}
 	return b
 }
@@ -272,15 +273,16 @@ func (c *call) siteBudget() siteBudget {
 	times := siteMultiple(c.addr)
 	b := siteBudget{proven: times * c.p.provenLimit(), unproven: times * c.budget(0).unproven}
 	if c.p.Auto {
-		b.proven = max(1, c.scale()*b.proven)
+		b.proven = max(c.scale(1)*b.proven, float64(c.leaf.proven.Limit())/unit)
 	}
 	return b
 }
 
-// scale is what budgets of addresses are multiplied by.
-func (c *call) scale() float64 {
+// scale is what budgets of addresses are multiplied by, those for the unproven (0)
+// and for the proven (1).
+func (c *call) scale(proven int) float64 {
 	if !c.p.Auto {
 		return 1
 	}
-	return c.regime.share * min(c.regime.total, c.regime.capacity) / referenceCapacity
+	return c.regime.share[proven] * min(c.regime.total, c.regime.capacity) / referenceCapacity
 }
