@@ -72,6 +72,22 @@ func TestFarmingIsBounded(t *testing.T) {
 	}
 }
 
+// Promotions that all of them together refuse cost an address none of its credits.
+func TestPromotionsAreLookedAtFirst(t *testing.T) {
+	z, p := newSeededZone(Size{}, [32]byte{9}, simStart), DefaultPolicy()
+	promoteAll(z, &p, 1000, func(i int) netip.Addr { return addrOf(i << 8) }) // no more for anybody
+	one := func(int) netip.Addr { return addrOf(1 << 20) }
+	if got := promoteAll(z, &p, 100, one); got != 0 {
+		t.Fatalf("got %d, want none", got)
+	}
+	r := Request{Addr: one(0)}
+	c := z.newCall(&p, &r, 0, simStart.Add(30*time.Second))
+	defer c.enter().Unlock()
+	if full := fullness(&c.leaf.promote, c.now); full < 1 {
+		t.Errorf("got credits of %v left, want all", full)
+	}
+}
+
 // A token that is shown again and again does not use up others' credits.
 func TestReplayedTokensCostNoCredits(t *testing.T) {
 	z, p, now := smallZone(), DefaultPolicy(), simStart.Add(30*time.Second)

@@ -74,6 +74,9 @@ func (c *call) prove(by move, d Decision) bool {
 // promote takes a credit from the address, its sites and all.
 func (c *call) promote() bool {
 	retune(&c.leaf.promote, promoteRate*max(0.1, 1-c.pressure), promoteBurst, c.now)
+	if c.z.global.promote.TokensAt(c.now) < unit {
+		return false // or an attack elsewhere would use up this address's credits
+	}
 	if !take(&c.leaf.promote, unit, c.now) {
 		return false
 	}

@@ -27,7 +27,8 @@ const (
 // when it was made. The zero value is no token.
 type Token struct {
 	ID uint64
-	// Issued is when it was written last, First when its ID was made.
+	// Issued is when it was written last, First when its ID was made or, since that,
+	// proven.
 	Issued, First time.Time
 	Stage         Stage
 	// Home tells that it is used in the network that it was written for. Verify
@@ -143,7 +144,8 @@ func (t Token) next(now time.Time) (Token, move) {
 		to.Stage = Kept
 		return to, rewrite
 	}
-	to.Stage = Trusted
+	// It is known for as long as it has been proven: waiting for that costs nothing.
+	to.Stage, to.First = Trusted, now
 	return to, promote
 }
 
