@@ -209,8 +209,11 @@ func (v *visit) answering(w http.ResponseWriter, status int, r *http.Request) {
 		return
 	}
 	v.begun = true
-	if status < http.StatusInternalServerError {
+	switch {
+	case status < http.StatusBadRequest:
 		v.zone.Served(v.request.Weight)
+	case status < http.StatusInternalServerError:
+		v.zone.ServedCheaply(v.request.Weight)
 	}
 	v.now = time.Now() // the answer may have taken long
 	switch {

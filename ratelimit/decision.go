@@ -123,7 +123,7 @@ type Request struct {
 type Decision struct {
 	Allowed bool
 	Class   Class
-	// Young tells of a Proven identity that was first seen less than an hour ago.
+	// Young tells of a Proven identity that was proven less than an hour ago.
 	Young  bool
 	Level  Level
 	Reason Reason

@@ -23,6 +23,7 @@ type global struct {
 	regime   atomic.Pointer[regime]
 	admitted atomic.Int64 // units
 	served   atomic.Int64 // units, 0 if nobody tells
+	cheap    atomic.Int64 // units of those served
 	asked    atomic.Int64 // requests
 	next     atomic.Int64 // when the next tick is due, nanoseconds of the zone's clock
 	// Unproven requests, and those of them refused for the sake of all.
@@ -41,7 +42,10 @@ type global struct {
 	done int64   // served, or admitted, at the last tick
 	told bool    // done is what was served
 	flow float64 // the same per second
-	peak float64 // the most of it without pressure
+	// cheapDone and cheapFlow are the part of those that says nothing.
+	cheapDone int64
+	cheapFlow float64
+	peak      float64 // the most of the rest without pressure
 
 	askedBefore, refusedBefore int64
 	crowded                    float64 // share of unproven requests refused for all's sake
@@ -70,8 +74,9 @@ const (
 	globalTick = 100 * time.Millisecond
 	// flowRise and flowFall smooth what is served: a dip in what is asked for is
 	// not one in what can be done. peakMemory is how slowly it is forgotten what
-	// the origins once did.
-	flowRise, flowFall, peakMemory = 500 * time.Millisecond, 4 * time.Second, time.Hour
+	// the origins once did, and peakRise how slowly it is learned: a moment's burst may
+	// have waited in queues.
+	flowRise, flowFall, peakRise, peakMemory = 500 * time.Millisecond, 4 * time.Second, 10 * time.Second, time.Hour
 	// calm is the pressure below which what is admitted shows what can be done.
 	calm = 0.1
 	// The total is as many times what is served: more under slight pressure, so
@@ -143,8 +148,8 @@ func (g *global) learnLocked(pressure float64, t time.Duration) {
 	}
 	g.followLocked(dt)
 	g.peak = max(capacityFloor, g.peak*math.Exp(-dt/peakMemory.Seconds()))
-	if pressure < calm {
-		g.peak = max(g.peak, g.flow)
+	if more := g.flow - g.cheapFlow - g.peak; pressure < calm && more > 0 {
+		g.peak += more * (1 - math.Exp(-dt/peakRise.Seconds()))
 	}
 	g.last = t
 }
@@ -154,7 +159,7 @@ func (g *global) learnLocked(pressure float64, t time.Duration) {
 func (g *global) followLocked(dt float64) {
 	done := g.served.Load()
 	if told := done > 0; told != g.told {
-		g.told, g.done = told, done
+		g.told, g.done, g.cheapDone = told, done, g.cheap.Load()
 		return
 	} else if !told {
 		done = g.admitted.Load()
@@ -164,7 +169,9 @@ func (g *global) followLocked(dt float64) {
 		memory = flowRise
 	}
 	g.flow += (perSecond - g.flow) * (1 - math.Exp(-dt/memory.Seconds()))
-	g.done = done
+	cheap := g.cheap.Load()
+	g.cheapFlow += (float64(cheap-g.cheapDone)/unit/dt - g.cheapFlow) * (1 - math.Exp(-dt/memory.Seconds()))
+	g.done, g.cheapDone = done, cheap
 }
 
 // crowdLocked makes promotions scarce while unproven traffic is refused for the

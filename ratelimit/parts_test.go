@@ -241,6 +241,36 @@ func TestPressureOfAZoneIsTheHighest(t *testing.T) {
 	}
 }
 
+// What the origins can do is learned of answers that are worth something, and not in
+// a moment.
+func TestCapacityIsLearned(t *testing.T) {
+	learn := func(seconds int, answer func(z *Zone)) float64 {
+		z, p, r := smallZone(), AutoPolicy(), Request{Addr: addrOf(1)}
+		now := simStart
+		for range seconds * 1000 {
+			now = now.Add(time.Millisecond)
+			z.Decide(&p, &r, 0, now)
+			answer(z)
+		}
+		return z.Stats(1, now).Capacity
+	}
+	well := func(z *Zone) { z.Served(1) }
+	for _, tc := range []struct {
+		name      string
+		seconds   int
+		answer    func(z *Zone)
+		low, high float64
+	}{
+		{"a second of it", 1, well, capacityFloor, 300},
+		{"a minute of it", 60, well, 980, 1000},
+		{"errors of clients", 60, func(z *Zone) { z.ServedCheaply(1) }, 0, capacityFloor},
+	} {
+		if got := learn(tc.seconds, tc.answer); got < tc.low || got > tc.high {
+			t.Errorf("%s: got %v, want %v to %v", tc.name, got, tc.low, tc.high)
+		}
+	}
+}
+
 func TestTotalAt(t *testing.T) {
 	for _, tc := range []struct{ flow, capacity, pressure, want float64 }{
 		{1000, 1000, 0, math.Inf(1)},

@@ -136,6 +136,14 @@ func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) De
 // when it is too much.
 func (z *Zone) Served(weight float64) { z.global.served.Add(int64(costOf(weight))) }
 
+// ServedCheaply is Served for an answer that says nothing of what can be done, as an
+// error of the client's: whoever asks for nothing but those must not make it look
+// as if there were room for more of what is worth something.
+func (z *Zone) ServedCheaply(weight float64) {
+	z.global.cheap.Add(int64(costOf(weight)))
+	z.Served(weight)
+}
+
 // newCall prepares what all steps of a decision need.
 func (z *Zone) newCall(p *Policy, r *Request, pressure float64, now time.Time) call {
 	since := z.clock.since(now)
