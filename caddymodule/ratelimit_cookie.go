@@ -83,6 +83,16 @@ func (l *rateLimiter) tokenSigner() *ratelimit.Signer {
 	return signer
 }
 
+// place is where the client shows its cookie. Its name has no port, as cookies know
+// none.
+func (v *visit) place(r *http.Request) ratelimit.Place {
+	host := r.Host
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		host = host[:i]
+	}
+	return ratelimit.Place{Addr: v.request.Addr, Site: strings.ToLower(strings.TrimSuffix(host, "."))}
+}
+
 // findToken reads the cookie.
 func (v *visit) findToken(r *http.Request) ratelimit.Token {
 	lines := r.Header["Cookie"]
@@ -93,7 +103,7 @@ func (v *visit) findToken(r *http.Request) ratelimit.Token {
 	if signer == nil {
 		return ratelimit.Token{}
 	}
-	token, err := signer.Find(lines, v.limiter.cookie.of(v.client.secure), v.request.Addr, v.now)
+	token, err := signer.Find(lines, v.limiter.cookie.of(v.client.secure), v.place(r), v.now)
 	if err == ratelimit.ErrUnknownKey {
 		v.limiter.app.registry.keys.refresh() // another instance may have a new one
 	}
@@ -119,7 +129,7 @@ func (v *visit) offerCookie(w http.ResponseWriter, status int, r *http.Request) 
 	if how != "" {
 		header.Set("Cache-Control", how)
 	}
-	text := v.limiter.cookie.of(v.client.secure) + "=" + signer.Mint(token, v.request.Addr) +
+	text := v.limiter.cookie.of(v.client.secure) + "=" + signer.Mint(token, v.place(r)) +
 		"; Path=/; Max-Age=" + strconv.Itoa(int(v.limiter.policy.CookieLifetime/time.Second)) + "; HttpOnly; SameSite=Lax"
 	if v.client.secure {
 		text += "; Secure"

@@ -48,7 +48,7 @@ func requestFor(header ...string) *http.Request {
 // mint is the cookie of a client that is proven at requestFor's address.
 func (l *rateLimiter) mint(id uint64) string {
 	t := ratelimit.Token{ID: id, Issued: time.Now(), First: time.Now().Add(-2 * time.Hour), Stage: ratelimit.Trusted}
-	return ratelimit.CookieName + "=" + l.tokenSigner().Mint(t, netip.MustParseAddr("192.0.2.1"))
+	return ratelimit.CookieName + "=" + l.tokenSigner().Mint(t, ratelimit.Place{Addr: netip.MustParseAddr("192.0.2.1"), Site: "site.test"})
 }
 
 func BenchmarkAdmit(b *testing.B) {

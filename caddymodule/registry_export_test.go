@@ -92,7 +92,8 @@ func PlacesTakenForTest() (n int) {
 	return n
 }
 
-// MintForTest writes the cookie of a client that has proven itself at an address.
+// MintForTest writes the cookie of a client that has proven itself at an address, of
+// the tests' site.
 func MintForTest(id uint64, addr string, first, issued time.Time) string {
 	currentRegistry().keys.await(20 * time.Second) // a start does not wait for long
 	signer, err := ratelimit.NewSigner(*currentRegistry().keys.ring.Load(), ratelimit.MaxCookieLifetime)
@@ -100,5 +101,5 @@ func MintForTest(id uint64, addr string, first, issued time.Time) string {
 		panic(err)
 	}
 	t := ratelimit.Token{ID: id, First: first, Issued: issued, Stage: ratelimit.Trusted}
-	return signer.Mint(t, netip.MustParseAddr(addr))
+	return signer.Mint(t, ratelimit.Place{Addr: netip.MustParseAddr(addr), Site: "127.0.0.1"})
 }

@@ -5,7 +5,6 @@
 package ratelimit
 
 import (
-	"net/netip"
 	"strings"
 	"time"
 )
@@ -28,7 +27,7 @@ const (
 // Find verifies the cookies of this name in a request's Cookie lines and returns
 // the best valid token, the zero one if there is none. The error is that of the
 // last cookie that was not valid, and nil if there was none such.
-func (s *Signer) Find(lines []string, name string, addr netip.Addr, now time.Time) (best Token, err error) {
+func (s *Signer) Find(lines []string, name string, at Place, now time.Time) (best Token, err error) {
 	tries := 0
 	for _, line := range lines {
 		line = line[:min(len(line), maxCookieBytes)]
@@ -40,7 +39,7 @@ func (s *Signer) Find(lines []string, name string, addr netip.Addr, now time.Tim
 				continue
 			}
 			tries++
-			t, verr := s.Verify(value, addr, now)
+			t, verr := s.Verify(value, at, now)
 			if verr != nil {
 				err = verr
 			} else if better(t, best) {

@@ -14,10 +14,10 @@ import (
 func TestFindCookie(t *testing.T) {
 	s, here, there := testSigner(t), addrOf(1), addrOf(1<<16)
 	text := func(id uint64, st Stage) string {
-		return s.Mint(Token{ID: id, Issued: simStart, First: simStart, Stage: st}, here)
+		return s.Mint(Token{ID: id, Issued: simStart, First: simStart, Stage: st}, Place{Addr: here})
 	}
 	kept, trusted := text(1, Kept), text(2, Trusted)
-	foreign := s.Mint(Token{ID: 3, Issued: simStart, First: simStart, Stage: Trusted}, there)
+	foreign := s.Mint(Token{ID: 3, Issued: simStart, First: simStart, Stage: Trusted}, Place{Addr: there})
 	many := strings.Repeat("rg=x; ", maxCookies)
 	for _, tc := range []struct {
 		name  string
@@ -39,7 +39,7 @@ func TestFindCookie(t *testing.T) {
 		{"bad/far behind", []string{strings.Repeat("a=b; ", 64<<10) + "rg=" + kept}, 0, nil},
 		{"bad/64 KiB", []string{"rg=" + strings.Repeat("A", 64<<10)}, 0, ErrMalformed},
 	} {
-		got, err := s.Find(tc.lines, PlainCookieName, here, simStart.Add(time.Second))
+		got, err := s.Find(tc.lines, PlainCookieName, Place{Addr: here}, simStart.Add(time.Second))
 		if got.ID != tc.id || !errors.Is(err, tc.err) {
 			t.Errorf("%s: got %d, %v, want %d, %v", tc.name, got.ID, err, tc.id, tc.err)
 		}
@@ -47,7 +47,7 @@ func TestFindCookie(t *testing.T) {
 }
 
 func TestStripCookie(t *testing.T) {
-	ours := testSigner(t).Mint(Token{ID: 1, Issued: simStart, First: simStart}, addrOf(1))
+	ours := testSigner(t).Mint(Token{ID: 1, Issued: simStart, First: simStart}, Place{Addr: addrOf(1)})
 	for in, want := range map[string]string{
 		"":                              "",
 		"a=b":                           "a=b",
@@ -72,7 +72,7 @@ func TestStripCookie(t *testing.T) {
 }
 
 func TestStripCookieAllocatesTheLineOnly(t *testing.T) {
-	ours := testSigner(t).Mint(Token{ID: 1, Issued: simStart, First: simStart}, addrOf(1))
+	ours := testSigner(t).Mint(Token{ID: 1, Issued: simStart, First: simStart}, Place{Addr: addrOf(1)})
 	for line, most := range map[string]float64{
 		strings.Repeat(";", 16<<10) + "rg=" + ours: 2,
 		strings.Repeat(";", 16<<10) + "rg=theirs":  0,
@@ -92,9 +92,9 @@ func FuzzStripCookie(f *testing.F) {
 		if len(got) > len(line) || StripCookie(got, PlainCookieName) != got {
 			t.Errorf("%q: got %q", line, got)
 		}
-		if tok, err := s.Find([]string{got}, PlainCookieName, addr, simStart); tok.ID != 0 || err != nil && err != ErrMalformed {
+		if tok, err := s.Find([]string{got}, PlainCookieName, Place{Addr: addr}, simStart); tok.ID != 0 || err != nil && err != ErrMalformed {
 			t.Errorf("%q: still finds %+v, %v", line, tok, err)
 		}
-		_, _ = s.Find([]string{line}, PlainCookieName, addr, simStart)
+		_, _ = s.Find([]string{line}, PlainCookieName, Place{Addr: addr}, simStart)
 	})
 }

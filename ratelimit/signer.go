@@ -37,6 +37,17 @@ type macState struct {
 	sum  [sha256.Size]byte
 	text [TokenLength]byte
 	net  [sha256.Size + 17]byte
+	site [256]byte
+}
+
+// Place is where a token is used.
+type Place struct {
+	// Addr is the client's.
+	Addr netip.Addr
+	// Site is the name that the client calls the site by. A token is good for that
+	// alone, as its cookie is: what was collected where nobody looks is nothing
+	// elsewhere.
+	Site string
 }
 
 // NewSigner prepares a valid ring's keys for tokens that live this long.
@@ -67,7 +78,7 @@ func derive(secret []byte, purpose string) []byte {
 
 // Verify returns the token that a cookie's value says, and whether it is used
 // where it belongs.
-func (s *Signer) Verify(value string, addr netip.Addr, now time.Time) (Token, error) {
+func (s *Signer) Verify(value string, at Place, now time.Time) (Token, error) {
 	if len(value) != TokenLength {
 		return Token{}, ErrMalformed
 	}
@@ -82,28 +93,29 @@ func (s *Signer) Verify(value string, addr netip.Addr, now time.Time) (Token, er
 	if key == nil {
 		return Token{}, ErrUnknownKey
 	}
-	return s.check(key, &raw, addr, now)
+	return s.check(key, &raw, at, now)
 }
 
-func (s *Signer) check(key *signingKey, raw *rawToken, addr netip.Addr, now time.Time) (Token, error) {
+func (s *Signer) check(key *signingKey, raw *rawToken, at Place, now time.Time) (Token, error) {
 	state := key.states.Get().(*macState)
 	defer key.states.Put(state)
 	state.raw = *raw
-	if !hmac.Equal(state.sign()[:tokenMAC], state.raw[tokenBody:]) {
+	if !hmac.Equal(state.sign(at.Site)[:tokenMAC], state.raw[tokenBody:]) {
 		return Token{}, ErrForged
 	}
 	t := raw.token()
 	if age := now.Sub(t.Issued); age > s.lifetime || age < -clockSkew || t.ID == 0 {
 		return Token{}, ErrExpired
 	}
-	t.Home = state.hashNetwork(&key.network, homeOf(addr)) == raw.network()
+	t.Home = state.hashNetwork(&key.network, homeOf(at.Addr)) == raw.network()
 	return t, nil
 }
 
-// sign computes the MAC of the token in raw.
-func (m *macState) sign() []byte {
+// sign computes the MAC of the token in raw, for use at a site.
+func (m *macState) sign(site string) []byte {
 	m.mac.Reset()
 	m.mac.Write(m.raw[:tokenBody])
+	m.mac.Write(append(m.site[:0], site...))
 	return m.mac.Sum(m.sum[:0])
 }
 
@@ -116,13 +128,13 @@ func (m *macState) hashNetwork(key *[sha256.Size]byte, n network) uint32 {
 	return binary.BigEndian.Uint32(sum[:])
 }
 
-// Mint writes a token for use in the network of this address.
-func (s *Signer) Mint(t Token, addr netip.Addr) string {
+// Mint writes a token for use at this site, in the network of this address.
+func (s *Signer) Mint(t Token, at Place) string {
 	key := s.keys[s.newest]
 	state := key.states.Get().(*macState)
 	defer key.states.Put(state)
-	state.raw.put(t, s.newest, state.hashNetwork(&key.network, homeOf(addr)))
-	copy(state.raw[tokenBody:], state.sign()[:tokenMAC])
+	state.raw.put(t, s.newest, state.hashNetwork(&key.network, homeOf(at.Addr)))
+	copy(state.raw[tokenBody:], state.sign(at.Site)[:tokenMAC])
 	tokenText.Encode(state.text[:], state.raw[:])
 	return string(state.text[:])
 }

@@ -51,7 +51,7 @@ func TestTokenProvesItselfByContinuity(t *testing.T) {
 func TestVerify(t *testing.T) {
 	s, addr := testSigner(t), netip.MustParseAddr("192.0.2.1")
 	tok := Token{ID: 1 << 63, Issued: simStart, First: simStart.Add(-time.Hour), Stage: Kept}
-	text := s.Mint(tok, addr)
+	text := s.Mint(tok, Place{addr, "here.test"})
 	if len(text) != TokenLength {
 		t.Fatalf("got %d characters, want %d", len(text), TokenLength)
 	}
@@ -74,9 +74,10 @@ func TestVerify(t *testing.T) {
 		{"bad/short", text[1:], "192.0.2.1", 0, false, ErrMalformed},
 		{"bad/64 KiB", strings.Repeat("A", 64<<10), "192.0.2.1", 0, false, ErrMalformed},
 		{"bad/alphabet", "!" + text[1:], "192.0.2.1", 0, false, ErrMalformed},
-		{"bad/another's key", other.Mint(tok, addr), "192.0.2.1", 0, false, ErrForged},
+		{"bad/another site's", s.Mint(tok, Place{addr, "there.test"}), "192.0.2.1", 0, false, ErrForged},
+		{"bad/another's key", other.Mint(tok, Place{addr, "here.test"}), "192.0.2.1", 0, false, ErrForged},
 	} {
-		got, err := s.Verify(tc.text, netip.MustParseAddr(tc.addr), simStart.Add(tc.after))
+		got, err := s.Verify(tc.text, Place{netip.MustParseAddr(tc.addr), "here.test"}, simStart.Add(tc.after))
 		if !errors.Is(err, tc.err) || got.Home != tc.home || (err == nil) != (got.ID == tok.ID) {
 			t.Errorf("%s: got %+v, %v, want home %v, %v", tc.name, got, err, tc.home, tc.err)
 		}
@@ -86,7 +87,7 @@ func TestVerify(t *testing.T) {
 // No change of a single bit is accepted.
 func TestVerifyRefusesEveryFlippedBit(t *testing.T) {
 	s, addr := testSigner(t), addrOf(1)
-	good := s.Mint(Token{ID: 77, Issued: simStart, First: simStart}, addr)
+	good := s.Mint(Token{ID: 77, Issued: simStart, First: simStart}, Place{Addr: addr})
 	var raw rawToken
 	if err := parseToken(good, &raw, nil); err != nil {
 		t.Fatal(err)
@@ -94,7 +95,7 @@ func TestVerifyRefusesEveryFlippedBit(t *testing.T) {
 	for bit := range 8 * tokenBytes {
 		bad := raw
 		bad[bit/8] ^= 1 << (bit % 8)
-		if tok, err := s.Verify(tokenText.EncodeToString(bad[:]), addr, simStart); err == nil {
+		if tok, err := s.Verify(tokenText.EncodeToString(bad[:]), Place{Addr: addr}, simStart); err == nil {
 			t.Errorf("bit %d: accepted as %+v", bit, tok)
 		}
 	}
@@ -117,9 +118,9 @@ func TestKeysRotate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		texts = append(texts, s.Mint(Token{ID: 5, Issued: now, First: now}, addr))
+		texts = append(texts, s.Mint(Token{ID: 5, Issued: now, First: now}, Place{Addr: addr}))
 		for age := range min(day, 12) + 1 {
-			_, err := s.Verify(texts[day-age], addr, now)
+			_, err := s.Verify(texts[day-age], Place{Addr: addr}, now)
 			if ok := err == nil; ok != (age <= 7) {
 				t.Errorf("day %d, token %d days old: got %v", day, age, err)
 			}
@@ -139,8 +140,8 @@ func TestKeyRingSurvivesStorage(t *testing.T) {
 	}
 	a, _ := NewSigner(ring, DefaultCookieLifetime)
 	b, _ := NewSigner(again, DefaultCookieLifetime)
-	text := a.Mint(Token{ID: 5, Issued: simStart, First: simStart}, addrOf(1))
-	if got, err := b.Verify(text, addrOf(1), simStart); err != nil || !got.Home {
+	text := a.Mint(Token{ID: 5, Issued: simStart, First: simStart}, Place{Addr: addrOf(1)})
+	if got, err := b.Verify(text, Place{Addr: addrOf(1)}, simStart); err != nil || !got.Home {
 		t.Errorf("another instance: got %+v, %v", got, err)
 	}
 }
@@ -176,11 +177,11 @@ func FuzzParseKeyRing(f *testing.F) {
 // What is accepted is exactly what was minted.
 func FuzzVerify(f *testing.F) {
 	s, addr := testSigner(f), addrOf(1)
-	good := s.Mint(Token{ID: 9, Issued: simStart, First: simStart}, addr)
+	good := s.Mint(Token{ID: 9, Issued: simStart, First: simStart}, Place{Addr: addr})
 	f.Add(good)
 	f.Add(strings.Repeat("A", TokenLength))
 	f.Fuzz(func(t *testing.T, text string) {
-		if _, err := s.Verify(text, addr, simStart); err == nil && text != good {
+		if _, err := s.Verify(text, Place{Addr: addr}, simStart); err == nil && text != good {
 			t.Errorf("accepted %q", text)
 		}
 	})

@@ -69,14 +69,14 @@ func BenchmarkDecide(b *testing.B) {
 func BenchmarkVerify(b *testing.B) {
 	s := testSigner(b)
 	addr := addrOf(1)
-	good := s.Mint(Token{ID: 1, Issued: simStart, First: simStart}, addr)
+	good := s.Mint(Token{ID: 1, Issued: simStart, First: simStart}, Place{Addr: addr})
 	forged := []byte(good)
 	forged[TokenLength-3] ^= 2
 	for name, text := range map[string]string{"good": good, "forged": string(forged)} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _ = s.Verify(text, addr, simStart)
+				_, _ = s.Verify(text, Place{Addr: addr}, simStart)
 			}
 		})
 	}
@@ -112,9 +112,9 @@ func TestVerifyDoesNotAllocate(t *testing.T) {
 		t.Skip("the race detector makes pools forget")
 	}
 	s, addr := testSigner(t), addrOf(1)
-	line := []string{"a=b; __Host-rg=" + s.Mint(Token{ID: 1, Issued: simStart, First: simStart}, addr) + "; c=d"}
+	line := []string{"a=b; __Host-rg=" + s.Mint(Token{ID: 1, Issued: simStart, First: simStart}, Place{Addr: addr, Site: "www.example.com"}) + "; c=d"}
 	if n := testing.AllocsPerRun(1000, func() {
-		if tok, err := s.Find(line, CookieName, addr, simStart); tok.ID != 1 || err != nil {
+		if tok, err := s.Find(line, CookieName, Place{Addr: addr, Site: "www.example.com"}, simStart); tok.ID != 1 || err != nil {
 			t.Fatalf("got %+v, %v", tok, err)
 		}
 	}); n != 0 {
