@@ -114,6 +114,16 @@ func TestOneClientBudgetInAZone(t *testing.T) {
 	}
 }
 
+// Sites that share counters because of their upstreams are told of, not refused.
+func TestMixedClientBudgetsAreTold(t *testing.T) {
+	addr := origin(t, named("origin"))
+	const site = "handle /a {\nreset_guard %[1]s {\nrate_limit {\nclient 5/s\n}\n}\n}\nhandle {\nreset_guard %[1]s {\nrate_limit {\nclient %[2]s\n}\n}\n}"
+	for second, want := range map[string]int{"6/s": 1, "5/s": 0, "6/s\nzone b": 0} {
+		s := serve(t, fmt.Sprintf(site, addr, second))
+		expect(t, second, len(s.told(t, "clients have different budgets in one zone")), want)
+	}
+}
+
 // A configuration that is refused changes nothing for the one that runs.
 func TestBadReloadKeepsTheZone(t *testing.T) {
 	leaveNothing(t)
