@@ -75,27 +75,37 @@ func StripCookie(line, name string) string {
 	if !strings.Contains(line, name) {
 		return line
 	}
-	var kept []byte // nil: nothing was left out so far
+	var kept strings.Builder
+	before, stripped := "", false // what stands before the first of ours
 	for rest, first := line, true; first || rest != ""; first = false {
 		begin := len(line) - len(rest)
 		pair, _, _ := strings.Cut(rest, ";")
 		rest = rest[min(len(pair)+1, len(rest)):]
-		switch value, ours := cookieValue(pair, name); {
+		value, ours := cookieValue(pair, name)
+		switch {
 		case ours && isToken(value):
-			if kept == nil {
-				kept = append(make([]byte, 0, len(line)), strings.TrimSuffix(line[:begin], ";")...)
+			if !stripped {
+				before, stripped = strings.TrimSuffix(line[:begin], ";"), true
 			}
-		case kept != nil:
-			if len(kept) > 0 {
-				kept = append(kept, ';')
-			}
-			kept = append(kept, pair...)
+			continue
+		case !stripped:
+			continue
+		case kept.Len() == 0:
+			kept.Grow(len(line))
+			kept.WriteString(before)
 		}
+		if kept.Len() > 0 {
+			kept.WriteByte(';')
+		}
+		kept.WriteString(pair)
 	}
-	if kept == nil {
+	switch {
+	case !stripped:
 		return line
+	case kept.Len() == 0:
+		return strings.TrimLeft(before, " \t")
 	}
-	return strings.TrimLeft(string(kept), " \t")
+	return strings.TrimLeft(kept.String(), " \t")
 }
 
 // isToken tells that a cookie's value has the form of a token, whoever signed it.
