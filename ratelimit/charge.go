@@ -100,7 +100,7 @@ func (c *call) client() bool {
 		return true
 	}
 	wait := waitFor(&id.lim, float64(c.cost), c.now)
-	if max(0, id.lim.TokensAt(c.now))+id.withheld >= min(float64(c.cost), burst*unit) {
+	if id.withheld >= min(float64(c.cost), burst*unit) {
 		return c.refuse(LevelShare, OverFairShare, wait)
 	}
 	return c.refuse(LevelClient, OverClient, wait)
@@ -309,6 +309,8 @@ func (c *call) lend() {
 	switch {
 	case c.r.Critical:
 		least = criticalLendable
+	case c.dec.Class == Proven && c.dec.Level > LevelShare:
+		least = crowdedLendable
 	case c.dec.Young:
 		least = youngLendable
 	}

@@ -253,4 +253,7 @@ var (
 
 // Young identities come after the other proven ones. Critical requests that are
 // over a budget leave something for those that are not.
-const youngReserve, youngLendable, criticalLendable = 0.15, 0.6, 0.1
+// Proven clients that have not had their part yet, but whose addresses are over
+// their budgets, come before the unproven that are within theirs: otherwise a botnet
+// whose addresses each ask for little would come before an office.
+const youngReserve, youngLendable, criticalLendable, crowdedLendable = 0.15, 0.6, 0.1, 0.2

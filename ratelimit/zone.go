@@ -247,7 +247,11 @@ func (c *call) update() {
 	}
 	l.ticked = c.now
 	l.recount(int64(c.since/userEpoch), dt)
-	b := c.budget(l.believed(c.p.priorUsers(c.addr), c.pressure))
+	prior := c.p.priorUsers(c.addr)
+	b := c.budget(l.believed(prior, c.pressure))
+	if c.p.Auto { // whatever others do, each proven client has a reader's average
+		b.proven = max(b.proven, fairFloor*max(l.count, prior))
+	}
 	if c.p.Auto && c.pressure == 0 {
 		l.short = false
 	}
@@ -267,8 +271,7 @@ func (c *call) budget(count float64) leafBudget {
 	}
 	b.unproven = c.p.unprovenCalm(c.pressure) + b.vouched
 	if c.p.Auto {
-		// Whatever others do, each proven client has a reader's average.
-		b.proven = max(1, c.scale(1)*b.proven, fairFloor*count)
+		b.proven = max(1, c.scale(1)*b.proven)
 		b.unproven = max(1, c.scale(0)*b.unproven)
 		b.vouched *= c.scale(0)
 	}
