@@ -93,14 +93,16 @@ func TestCookieBehindWhatChangesTheHeader(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, site := range []string{"reset_guard_limit {\nclient 10/s\n}\nrespond well", "reset_guard %s {\nrate_limit {\nclient 10/s\n}\n}"} {
-				if strings.Contains(site, "%s") {
+				inside := strings.Contains(site, "%s")
+				if inside {
 					site = fmt.Sprintf(site, origin(t, named("origin")))
 				}
 				s := serve(t, tc.directives+"\n"+site)
 				a := s.get(t, "/", "Sec-Fetch-Mode", "navigate")
 				expect(t, "status", a.status, http.StatusOK)
-				if got := a.setCookie(); tc.want != (got != "") {
-					t.Errorf("got cookie %q with Cache-Control %q, want one: %v", got, a.header.Get("Cache-Control"), tc.want)
+				want := tc.want || !inside && strings.HasPrefix(tc.directives, "intercept") // which Caddy sorts behind it
+				if got := a.setCookie(); want != (got != "") {
+					t.Errorf("got cookie %q with Cache-Control %q, want one: %v", got, a.header.Get("Cache-Control"), want)
 				}
 			}
 		})

@@ -203,8 +203,8 @@ func TestRefusalsWithoutAPage(t *testing.T) {
 	s := serveConfig(t, "", trusting, "reset_guard "+origin(t, named("origin"))+" {\nerror_page off\noverload off\n}")
 	quiet(t, 1)
 	statuses := map[int]int{}
-	for range 1000 {
-		a := s.get(t, "/", "X-Forwarded-For", "192.0.2.2")
+	for i := range 1000 {
+		a := s.get(t, "/", "X-Forwarded-For", fmt.Sprintf("198.18.%d.1", i%250), "User-Agent", fmt.Sprint(i))
 		if statuses[a.status]++; a.status == http.StatusServiceUnavailable {
 			expect(t, "body", a.body, "")
 			if a.header.Get("Retry-After") == "" {
@@ -234,7 +234,7 @@ func TestRefusalsCanBeTraced(t *testing.T) {
 			if args = append(args, options); strings.Contains(site, "%[2]s") {
 				args = append(args, origin(t, named("origin")))
 			}
-			s := serveConfig(t, "", trusting, "log\nlog_append how {http.reset_guard.limit.class}/{http.reset_guard.limit.budget}/{http.reset_guard.limit.decision}/{http.reset_guard.limit.zone}\n"+fmt.Sprintf(site, args...))
+			s := serveConfig(t, "", trusting, "log\nlog_append z {http.reset_guard.limit.zone}\nlog_append c {http.reset_guard.limit.class}\nlog_append b {http.reset_guard.limit.budget}\nlog_append d {http.reset_guard.limit.decision}\n"+fmt.Sprintf(site, args...))
 			quiet(t, 0)
 			client := proven("192.0.2.1", 23)
 			expect(t, "first", s.get(t, "/", client...).status, http.StatusOK)
@@ -247,8 +247,9 @@ func TestRefusalsCanBeTraced(t *testing.T) {
 			}
 			eventually(t, "access log", func() bool { return len(s.told(t, "handled request")) == 2 })
 			lines := s.told(t, "handled request")
-			expect(t, "the first one", lines[0].text("how"), "proven/none/allowed/traced")
-			expect(t, "the refused one", lines[1].text("how"), "proven/client/refused/traced")
+			for i, want := range []string{"traced proven none allowed", "traced proven client refused"} {
+				expect(t, "placeholders", lines[i].text("z")+" "+lines[i].text("c")+" "+lines[i].text("b")+" "+lines[i].text("d"), want)
+			}
 			expect(t, "id", lines[1].text("uuid"), problem.RequestID)
 			expect(t, "field", fmt.Sprint(lines[1]["reset_guard_limit"]), "map[budget:client class:proven decision:refused zone:traced]")
 		})
