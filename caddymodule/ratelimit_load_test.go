@@ -130,7 +130,7 @@ type abuser struct {
 	// bound is how many requests it may get through in so many seconds.
 	bound func(seconds float64) float64
 	// leaves is the part of others' requests at its address that are served all the
-	// same. Farmed cookies take some, until they are known by how much they ask for.
+	// same.
 	leaves float64
 }
 
@@ -149,7 +149,7 @@ func abusers(farmed func(addr string) []string) []abuser {
 		{"rotating cookie and User-Agent", func(i int, addr string) (string, string, string) {
 			return addr, fmt.Sprint("bot ", i), strings.Repeat("A", 53) + "Q"
 		}, false, whole, 0.99},
-		{"50 farmed cookies", func(i int, addr string) (string, string, string) { return addr, "bot", farmed(addr)[i%50] }, true, func(s float64) float64 { return min(50*(20+10*s), whole(s)) }, 0.97},
+		{"50 farmed cookies", func(i int, addr string) (string, string, string) { return addr, "bot", farmed(addr)[i%50] }, true, func(s float64) float64 { return min(50*(20+10*s), whole(s)) }, 0.99},
 		{"rotating in an IPv6 /64", func(i int, _ string) (string, string, string) {
 			return fmt.Sprintf("2001:db8:0:1::%x", i+1), "bot", ""
 		}, false, bin(0.4 * unprovenPool), 0.99},

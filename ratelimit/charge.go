@@ -93,7 +93,7 @@ func (c *call) client() bool {
 	id.home = homeOf(c.addr)
 	id.withhold(rate, burst, c.since, c.now)
 	c.retuneClient(id, rate, burst)
-	c.light = fullness(&id.lim, c.now) >= lightUse
+	c.light = burst-id.lim.TokensAt(c.now)/unit <= min(lightUse, burst*lightPart)
 	ok := take(&id.lim, c.cost, c.now)
 	c.nominal(id, rate, burst)
 	if ok {
@@ -150,9 +150,9 @@ func (c *call) nominal(id *identity, perSecond, burst float64) {
 
 const (
 	// youngLeave is what young identities leave of the proven pool, and lightLeave
-	// what those do of them that have half of their own budget left: of those who
-	// came lately, who asks little goes first.
-	youngLeave, lightLeave, lightUse = 0.4, 0.2, 0.5
+	// what those do of them that have used little of their own budget, a page and no
+	// more than a quarter: of those who came lately, who asks little goes first.
+	youngLeave, lightLeave, lightUse, lightPart = 0.4, 0.2, 15, 0.25
 	// borrowUnknown: older proven identities borrow from a pool of the unknown that is
 	// fuller than this, known and unknown from one another's, both from a proven
 	// one that nearly nobody uses.

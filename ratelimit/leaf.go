@@ -39,8 +39,10 @@ const (
 	// refuse ordinary readers.
 	fairFloor = 0.5
 	// fairCut and fairGrowth make the fair rate fall within a second and rise
-	// within ten.
-	fairCut, fairGrowth = 0.8, 1.05
+	// within ten. It falls as soon as less than fairFrom is left of the pool: when
+	// somebody is refused it is too late, for who asks too much is known only after
+	// a while at that rate.
+	fairCut, fairGrowth, fairFrom = 0.5, 1.05, 0.75
 	// provenSeconds and unprovenSeconds are how long a pool lasts that nobody
 	// fills: pages come in bursts.
 	provenSeconds, unprovenSeconds = 3, 4
@@ -116,10 +118,10 @@ func binCost(pool float64) int {
 // It never falls below an equal part of the pool: that there is for everybody.
 func (l *leaf) adapt(client, pool float64, now time.Time) {
 	switch {
-	case l.short:
+	case l.short, fullness(&l.proven, now) < fairFrom:
 		floor := max(fairFloor, pool/max(1, l.count))
 		l.fair = max(min(floor, client), fairCut*l.fair)
-	case fullness(&l.proven, now) > 0.5:
+	default:
 		l.fair = min(client, fairGrowth*l.fair+0.05)
 	}
 	l.fair = min(l.fair, client)

@@ -200,30 +200,54 @@ func TestProvenUsersComeBackTogether(t *testing.T) {
 	}
 }
 
-// Nobody at the address has been known for long. Fifty collected tokens ask for
-// 300 a second, two hundred people once a second each.
+// Nobody at the address has been known for long. Collected tokens, whose buckets are
+// full, ask for 300 a second from the second half on, two hundred people for one each,
+// evenly or at random.
 func TestLightUsersGoFirst(t *testing.T) {
-	z, p := newSeededZone(Size{}, [32]byte{}, simStart), DefaultPolicy()
-	p.ClientBurst = 20
-	refused, farmed := 0, 0
-	ask := func(id uint64, now time.Time) bool {
-		r := provenRequest(addrOf(1), id, now)
-		r.Token.First = now.Add(-time.Minute)
-		return z.Decide(&p, &r, 0, now).Allowed
-	}
-	for i := range 30_000 { // a minute
-		now := simStart.Add(time.Duration(i) * 2 * time.Millisecond)
-		switch {
-		case i%5 < 2:
-			if !ask(uint64(1+(i/5*2+i%5)%200), now) {
-				refused++
+	for _, tc := range []struct {
+		name   string
+		tokens uint64
+		random bool
+		most   float64 // part of the people's requests that may be refused
+	}{
+		{"50 tokens", 50, false, 0.001},
+		{"50 tokens, people at random", 50, true, 0.001},
+		{"100 tokens, people at random", 100, true, 0.01},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			z, p, random := newSeededZone(Size{}, [32]byte{}, simStart), DefaultPolicy(), rand.New(rand.NewPCG(1, 2))
+			p.ClientBurst = 20
+			ask := func(id uint64, now time.Time) bool {
+				r := provenRequest(addrOf(1), id, now)
+				r.Token.First = now.Add(-time.Minute)
+				return z.Decide(&p, &r, 0, now).Allowed
 			}
-		case ask(uint64(1000+(i/5*3+i%5)%50), now):
-			farmed++
-		}
-	}
-	if refused > 360 || farmed > 60*120+1000 {
-		t.Errorf("of 12000 requests of people %d were refused, and %d of the tokens' 18000 passed", refused, farmed)
+			const perSecond, seconds = 500, 60
+			asked, refused, farmed := 0, 0, 0
+			for i := range 2 * seconds * perSecond {
+				now := simStart.Add(time.Duration(i) * time.Second / perSecond)
+				switch {
+				case i%5 < 2:
+					id := uint64(i/5*2+i%5) % 200
+					if tc.random {
+						id = random.Uint64N(200)
+					}
+					asked++
+					if !ask(1+id, now) {
+						refused++
+					}
+				case i >= seconds*perSecond && ask(1000+uint64(i/5*3+i%5)%tc.tokens, now):
+					farmed++
+				}
+			}
+			t.Logf("of %d requests of people %d were refused; of %d of the tokens' %d passed", asked, refused, seconds*300, farmed)
+			if float64(refused) > tc.most*float64(asked) {
+				t.Errorf("%d of %d requests of people were refused, want at most %v of them", refused, asked, tc.most)
+			}
+			if most := seconds*150 + 20*int(tc.tokens); farmed > most {
+				t.Errorf("%d requests of the tokens passed, want at most %d", farmed, most)
+			}
+		})
 	}
 }
 
