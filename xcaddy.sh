@@ -186,7 +186,7 @@ unbroken)
 		-count 1 -timeout 40m -v "$@"
 	RESET_GUARD_LONG=1 go test ./bench -run '^(TestFirstByteOfStreams|TestMemoryOfDownloads)$' -count 1 -timeout 20m -v "$@"
 	;;
-limits) RESET_GUARD_LONG=1 go test ./caddymodule -run '^TestManyPeopleBehindOneAddress$' -count 1 -timeout 20m -v "$@" ;;
+limits) RESET_GUARD_LONG=1 go test ./caddymodule -run '^(TestManyPeopleBehindOneAddress|TestAuto.*)$' -count 1 -timeout 20m -v "$@" ;;
 bench) go test ./bench -run '^$' -bench . -benchtime 5s -count 5 "$@" ;;
 help | -h | --help) usage ;;
 *)

@@ -10,36 +10,52 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 )
 
 // All traffic comes from one address, and is twice what the origins can do: they
-// do as much as without limits.
+// do as much as without limits. Two runs on a busy machine differ by more than what
+// is looked for, so the long form compares the medians of several, taken in turns; the
+// simulation of package ratelimit looks for it in virtual time.
 func TestAutoLeavesOneAddressEverything(t *testing.T) {
-	share := make(map[string]float64)
-	for _, limit := range []string{"off", "auto"} {
-		t.Run(limit, func(t *testing.T) {
-			origins, s, client := startCapped(t, "reset_guard %s {\nrate_limit "+limit+"\n}")
-			quiet(t, 0)
-			load{rate: cappedRate / 2, long: time.Second}.run(t, client, s)
-			l := load{rate: 2 * cappedRate, settle: 2 * time.Second, long: 3 * time.Second}
-			r := l.run(t, client, s)
-			share[limit] = float64(r.good) / possible(origins, l.long)
-			t.Logf("%.1f %% of what is possible, %d refused, p99 %v", 100*share[limit], r.refused, r.p99())
-		})
+	rounds, long := 1, 3*time.Second
+	if os.Getenv("RESET_GUARD_LONG") != "" {
+		rounds, long = 5, 15*time.Second
 	}
-	// What two runs on a busy machine differ by is more than what is looked for; the
-	// simulation of package ratelimit looks for that.
-	if os.Getenv("RESET_GUARD_LONG") != "" && share["auto"] < share["off"]-0.07 {
-		t.Errorf("with auto %.1f %% of what is possible, without %.1f %%", 100*share["auto"], 100*share["off"])
+	shares := make(map[string][]float64)
+	for range rounds {
+		for _, limit := range []string{"off", "auto"} {
+			t.Run(limit, func(t *testing.T) {
+				origins, s, client := startCapped(t, "reset_guard %s {\nrate_limit "+limit+"\n}")
+				quiet(t, 0)
+				load{rate: cappedRate / 2, long: time.Second}.run(t, client, s)
+				l := load{rate: 2 * cappedRate, settle: 2 * time.Second, long: long}
+				r := l.run(t, client, s)
+				share := float64(r.good) / possible(origins, l.long)
+				shares[limit] = append(shares[limit], share)
+				t.Logf("%.1f %% of what is possible, %d refused, p99 %v", 100*share, r.refused, r.p99())
+			})
+		}
+	}
+	auto, off := median(shares["auto"]), median(shares["off"])
+	t.Logf("medians: %.1f %% of what is possible with auto, %.1f %% with off", 100*auto, 100*off)
+	if rounds > 1 && auto < off-0.01 {
+		t.Errorf("with auto %.1f %% of what is possible, want as much as with off: %.1f %%", 100*auto, 100*off)
 	}
 }
 
 // An abuser asks for ten times what all others do, and for more than there is,
 // with no limit configured.
 func TestAutoProtectsTheOthers(t *testing.T) {
+	// A queue that is full for a moment refuses anybody, and a machine that is busy with
+	// other tests makes it full. Without limits the others would get less than half.
+	long, want := 4*time.Second, 0.7
+	if os.Getenv("RESET_GUARD_LONG") != "" {
+		long, want = 20*time.Second, 0.99
+	}
 	a, b := newCapped(t), newCapped(t)
 	s := serveConfig(t, "", trusting, "reset_guard "+join(a.addr, b.addr))
 	quiet(t, 0)
@@ -58,16 +74,21 @@ func TestAutoProtectsTheOthers(t *testing.T) {
 	all.Go(func() {
 		pass(ctx, 4*time.Second) // pressure has risen by then
 		c.count.Store(true)
-		pass(ctx, 4*time.Second)
+		pass(ctx, long)
 		c.count.Store(false)
 	})
-	sent, passed, _ := c.attack(ctx, &flood, sharedAddress, 400, 8*time.Second)
+	sent, passed, _ := c.attack(ctx, &flood, sharedAddress, 400, 4*time.Second+long)
 	leave()
 	all.Wait()
 	asked, served, worst := c.result(false)
 	t.Logf("others: %d of %d, the worst %.0f %%; the abuser: %d of %d", served, asked, 100*worst, passed, sent)
-	// A queue that is full for a moment refuses anybody.
-	if asked < 100 || os.Getenv("RESET_GUARD_LONG") != "" && float64(served) < 0.85*float64(asked) {
-		t.Errorf("of the others' requests %d of %d were served, want 85 %%", served, asked)
+	if asked < 100 || float64(served) < want*float64(asked) {
+		t.Errorf("of the others' requests %d of %d were served, want %.0f %%", served, asked, 100*want)
 	}
+}
+
+// median orders the values.
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
 }
