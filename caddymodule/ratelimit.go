@@ -69,7 +69,7 @@ func (l *rateLimiter) agrees(others []*rateLimiter) error {
 			continue
 		}
 		if r, b := other.policy.ClientBudget(); r != rate || b != burst {
-			return fmt.Errorf("zone %q: clients have %v/s burst %v here and %v/s burst %v elsewhere in it: give one of them a zone of its own with `zone <name>`", l.zoneName, round(rate), burst, round(r), b)
+			return fmt.Errorf("zone %q: clients have %v/s burst %v here and %v/s burst %v elsewhere in it (without `client` it is 10/s burst 100, and without `zone` it is `main`): give one of them a zone of its own with `zone <name>`", l.zoneName, round(rate), round(burst), round(r), round(b))
 		}
 	}
 	return nil

@@ -197,6 +197,9 @@ func (o *RateLimit) unmarshalCookie(d *caddyfile.Dispenser, args []string) error
 		o.Cookie.Off = true
 		return nil
 	}
+	if args[0] == "off" {
+		return d.Errf("cookie off takes no lifetime, got '%s'", strings.Join(args[1:], " "))
+	}
 	if len(args) > 2 {
 		return d.Errf("cookie takes a name and a lifetime, got %d values", len(args))
 	}

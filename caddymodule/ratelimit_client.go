@@ -103,7 +103,7 @@ func parseIdentity(text string) (identitySource, error) {
 	if !ok || key == "" || strings.ContainsAny(key, "{} ") {
 		return identitySource{}, fmt.Errorf("identity: '%s' is not one placeholder, such as {http.auth.user.id}", clip(text))
 	}
-	if key == "http.vars.client_ip" {
+	if key == "http.vars.client_ip" || strings.HasPrefix(key, "http.request.remote") {
 		return identitySource{}, fmt.Errorf("identity: %s is the address, which counts in any case: name what tells clients at one address apart", text)
 	}
 	s := identitySource{key: key, certificate: strings.HasPrefix(key, certificateBy)}

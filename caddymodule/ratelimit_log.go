@@ -38,6 +38,7 @@ type refusals struct {
 	worst          countKey // where most were
 	most           uint64
 	window         time.Duration
+	network        netip.Prefix // of which most were; not valid if that is not known
 }
 
 // due ends the zone's window if it is time. While one configuration takes over
@@ -67,6 +68,7 @@ func (z *sharedRates) due(now time.Time, all bool) (r refusals, ok bool) {
 		}
 	}
 	z.log = rateSums{since: now, counts: counts}
+	r.network, _ = z.WorstLately()
 	return r, r.most > 0
 }
 
@@ -151,13 +153,13 @@ func (a *App) tellRateLimits(now time.Time, all bool) {
 		}
 		told[z] = true
 		if r, ok := z.due(now, all); ok {
-			a.tellRefusals(l.label(), z, r, now)
+			a.tellRefusals(l.label(), r)
 		}
 		a.tellDominant(l.label(), z, now)
 	}
 }
 
-func (a *App) tellRefusals(zone string, z *sharedRates, r refusals, now time.Time) {
+func (a *App) tellRefusals(zone string, r refusals) {
 	msg := "requests refused by limits"
 	if r.refused == 0 {
 		msg = "requests would be refused by limits"
@@ -170,8 +172,8 @@ func (a *App) tellRefusals(zone string, z *sharedRates, r refusals, now time.Tim
 		zap.Stringer("class", r.worst.class),
 		zap.Stringer("budget", r.worst.level),
 	}
-	if worst := z.Stats(1, now).Offenders; len(worst) > 0 {
-		fields = append(fields, zap.String("client_prefix", coarse(worst[0].Prefix).String()))
+	if r.network.IsValid() {
+		fields = append(fields, zap.String("client_prefix", coarse(r.network).String()))
 	}
 	a.health.logger.Warn(msg, append(fields, zap.String("hint", rateHint(r.worst.level)))...)
 }
@@ -182,13 +184,13 @@ func rateHint(level ratelimit.Level) string {
 	case ratelimit.LevelClient:
 		return "Most were single clients over their own budget. If they are honest, raise `client`."
 	case ratelimit.LevelShare:
-		return "Most were clients within their own budget at addresses that have too little for all of theirs. If these are offices or carriers, raise `base` or `per_client`, or list them in `shared_ranges`; `client` is not at fault."
+		return "Most were clients within their own budget at addresses that have too little for all of theirs. If these are offices or carriers, raise `base` or `per_client`; `client` is not at fault."
 	case ratelimit.LevelBin:
-		return "Most were clients without a proven cookie that look alike and ask far more than others: a script or a bot. Nothing to do, unless it is yours: give it an identity."
+		return "Most were clients without a proven cookie that look alike: a script or a bot, or many people with the same browser, keys that have not been confirmed yet, or visitors behind a proxy that `trusted_proxies` does not name. If they are honest, raise `unproven`, of which one look gets a twentieth, or give them an identity."
 	case ratelimit.LevelAddress:
-		return "Most came from addresses whose clients together are over their budget. Proven clients make it bigger; `GET /reset_guard/limits` on the admin endpoint shows how many there are. If it is an office or a carrier, list it in `shared_ranges`; if it is a proxy of yours, in `trusted_proxies`."
+		return "Most came from addresses whose clients together are over their budget. Proven clients make it bigger; `GET /reset_guard/limits` on the admin endpoint shows how many there are. If it is an office or a carrier, raise `base` or `per_client` for its proven clients, `unproven` for others, or exempt it by a matcher; if it is a proxy of yours, name it in `trusted_proxies`."
 	case ratelimit.LevelSite:
-		return "Most came without a proven cookie from one network (/24, or /56 and /48 of IPv6) that rotates through its addresses. Nothing to do, unless you know it: then give its clients an identity."
+		return "Most came from one network (/24, or /56 and /48 of IPv6), which may be rotating through its addresses. Nothing to do, unless you know it: then raise `unproven` or `base`, give its clients an identity, or exempt it by a matcher."
 	case ratelimit.LevelUnproven:
 		return "There is more traffic without a proven cookie than upstreams can take beside the others: an attack from many addresses, or a crowd of new visitors."
 	}
@@ -205,7 +207,8 @@ func (a *App) tellDominant(zone string, z *sharedRates, now time.Time) {
 	}
 	a.health.logger.Warn("nearly all requests come from one address",
 		zap.String("zone", zone),
-		zap.String("client_prefix", coarse(d.Prefix).String()),
+		// In full, for it is to be named and is nobody's: a private address.
+		zap.String("client_prefix", d.Prefix.String()),
 		zap.Float64("share", round(d.Share)),
 		zap.String("hint", hintDominant))
 }

@@ -31,7 +31,11 @@ func RenderRefusal(f Format, r Refusal) (contentType string, body []byte) {
 	title, detail := r.words()
 	wait := spoken(r.RetryAfter)
 	if f == HTML {
-		return "text/html; charset=utf-8", fmt.Appendf(nil, refusalPage, r.Status, title, title, detail, wait, r.Status, html.EscapeString(r.RequestID))
+		id := ""
+		if r.RequestID != "" {
+			id = " · Request ID: <code>" + html.EscapeString(r.RequestID) + "</code>"
+		}
+		return "text/html; charset=utf-8", fmt.Appendf(nil, refusalPage, r.Status, title, title, detail, wait, r.Status, id)
 	}
 	body = append(make([]byte, 0, 384), `{"type":`...)
 	body = strconv.AppendQuote(body, r.Type)
@@ -82,7 +86,7 @@ footer{opacity:.7;font-size:.875rem}
 <h1>%s</h1>
 <p>%s</p>
 <p>Nothing is wrong with your device. Please try again in %s. If you were sending something, such as a form or an order, it has not arrived.</p>
-<footer>Error %d<br>%s</footer>
+<footer>Error %d%s</footer>
 </main>
 </body>
 </html>

@@ -33,7 +33,7 @@ func TestRenderRefusal(t *testing.T) {
 					t.Errorf("a broken page:\n%s", body)
 				}
 				if f == HTML {
-					if !strings.Contains(string(body), html.EscapeString(tc.r.RequestID)+"</footer>") {
+					if !strings.Contains(string(body), "<code>"+html.EscapeString(tc.r.RequestID)+"</code></footer>") {
 						t.Errorf("want the id in it:\n%s", body)
 					}
 					continue

@@ -168,6 +168,7 @@ type offenders struct {
 type offender struct {
 	net            network
 	refused, error uint64
+	lately         uint64 // since the last call of worstLately
 }
 
 const maxOffenders = 128
@@ -185,6 +186,7 @@ func (o *offenders) note(n network, t time.Duration) {
 	o.forgetLocked(t)
 	if i, ok := o.at[n]; ok {
 		o.list[i].refused++
+		o.list[i].lately++
 		return
 	}
 	if o.at == nil {
@@ -193,6 +195,7 @@ func (o *offenders) note(n network, t time.Duration) {
 	i := o.placeLocked()
 	o.list[i].net, o.at[n] = n, i
 	o.list[i].refused++
+	o.list[i].lately = 1
 }
 
 // forgetLocked halves the counts for each half-life that has passed.
@@ -240,6 +243,23 @@ func (o *offenders) top(n int, t time.Duration) []Offender {
 		top = append(top, Offender{e.net.prefix(), e.refused, e.error})
 	}
 	return top
+}
+
+// WorstLately is the network of which most was refused since the last call; ok is
+// false if there is none.
+func (z *Zone) WorstLately() (worst netip.Prefix, ok bool) { return z.offenders.worstLately() }
+
+func (o *offenders) worstLately() (worst netip.Prefix, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	most := uint64(0)
+	for i := range o.list {
+		if e := &o.list[i]; e.lately > most {
+			most, worst, ok = e.lately, e.net.prefix(), true
+		}
+		o.list[i].lately = 0
+	}
+	return worst, ok
 }
 
 // tally is how much of a zone's traffic comes from one address.
