@@ -193,6 +193,7 @@ func (a *App) Stop() error {
 	a.running.Wait()
 	a.registry.disuse(a.rateLimiters)
 	a.tellRateLimits(time.Now(), true)
+	a.registry.forgetRates(a.generation)
 	a.faults.summaries(a.faults.burst.Flush(time.Now()))
 	return nil
 }

@@ -59,7 +59,7 @@ func TestBadConfiguration(t *testing.T) {
 		"network/value":             {inLimit("network 5/s"), 4, "network takes a block, not '5/s'"},
 		"identity/text":             {inLimit("identity somebody"), 5, "identity: 'somebody' is not one placeholder, such as {http.auth.user.id}"},
 		"identity/remote host":      {inLimit("identity {remote_host}"), 5, "identity: {http.request.remote.host} is the address, which counts in any case"},
-		"cookie/off with lifetime":  {inLimit("cookie off 1h"), 5, "cookie off takes no lifetime, got '1h'"},
+		"cookie/off with lifetime":  {inLimit("cookie off 1h"), 4, "cookie off takes no lifetime, got '1h'"},
 		"identity/address":          {inLimit("identity {client_ip}"), 5, "identity: {http.vars.client_ip} is the address, which counts in any case"},
 		"cookie/lifetime":           {inLimit("cookie rg 1m"), 4, "cookie: the lifetime '1m' is not a duration from 10m0s to 7d"},
 		"cookie/name":               {inLimit("cookie a=b 1d"), 5, "cookie: 'a=b' is no name"},

@@ -39,6 +39,9 @@ const exchangeVarKey = "reset_guard.exchange"
 type exchangeContext struct {
 	context.Context
 	ex *exchange // nil once the request is over
+	// visit is the exchange's for handlers behind this one and for error routes; nil if
+	// nothing was decided, or once the exchange serves another request.
+	visit *visit
 
 	attempts      int
 	upstream      string
@@ -253,7 +256,7 @@ func (c *exchangeContext) placeholder(key string) (any, bool) {
 		return nil, false
 	}
 	c.note()
-	if fact, ok := c.limit.placeholder(key); ok {
+	if fact, ok := limitFactsIn(c.Context).placeholder(key); ok {
 		return fact, true
 	}
 	switch name {

@@ -78,8 +78,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if h.limiter != nil {
 		h.limiter.errors = h.ErrorPage != nil && !*h.ErrorPage
-		app.guarding = h.limiter
 	}
+	app.guarding = h.limiter
 	return nil
 }
 
@@ -90,9 +90,10 @@ func (h *Handler) Cleanup() error { return h.limiter.release() }
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex := h.exchanges.Get().(*exchange)
 	if h.limiter != nil && !h.limiter.admit(&ex.visit, w, r) {
-		err := ex.visit.refuse(w, r)
-		if err != nil {
-			ex.visit.leave(r)
+		left := ex.visit // a copy, for the exchange serves others
+		left.leave(r)
+		left.tellReplacer(r)
+		if err := ex.visit.refuse(w, r); err != nil {
 			return err
 		}
 		*ex = exchange{}
@@ -106,6 +107,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		r.Body = &ex.body // error routes read through it, too
 	}
 	ctx := &exchangeContext{Context: r.Context(), ex: ex}
+	if ex.visit.zone != nil {
+		ctx.visit = &ex.visit
+		if r.Context().Value(exchangeKey{}) == nil { // see visit.leave
+			caddyhttp.SetVar(r.Context(), limitVarKey, ctx)
+		}
+	}
 	r = r.WithContext(ctx)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(ctx.placeholder)
@@ -122,6 +129,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		ctx.note()
 		ctx.ex = nil
 		if returned && ex.plain() {
+			ctx.visit = nil
 			*ex = exchange{}
 			h.exchanges.Put(ex)
 		}
@@ -132,8 +140,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	returned = err == nil
 	if returned {
 		ex.listenOn(w)
-	} else {
-		ex.visit.leave(r)
 	}
 	return err
 }

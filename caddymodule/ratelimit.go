@@ -5,8 +5,10 @@
 package caddymodule
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -24,7 +26,9 @@ type rateLimiter struct {
 	policy   ratelimit.Policy
 	zoneName string
 	// terms are all that decisions depend on.
-	terms    string
+	terms string
+	// budgets are those of them that a zone can have only one of.
+	budgets  string
 	identity []identitySource
 	cookie   cookieNames
 	signer   cachedSigner
@@ -38,6 +42,8 @@ type rateLimiter struct {
 	shared *sharedRates
 	// site is what stands behind the handler; nil if that is no proxy of ours.
 	site *site
+	// rates are the counters of site's upstreams, once they were asked for.
+	rates atomic.Pointer[sharedRates]
 }
 
 // newRateLimiter takes hold of what the options name; nil if nothing is limited.
@@ -60,17 +66,18 @@ func newRateLimiter(app *App, o *RateLimit) (*rateLimiter, error) {
 	return l, nil
 }
 
-// agrees tells that those who share a zone give clients the same budget: a client
-// has one bucket there, which cannot be of two sizes.
+// agrees tells that those who share a zone have the same budgets: a client, or an
+// address, has one bucket there, which cannot be of two sizes.
 func (l *rateLimiter) agrees(others []*rateLimiter) error {
 	rate, burst := l.policy.ClientBudget()
 	for _, other := range others {
-		if l.zoneName == "" || other.zoneName != l.zoneName {
+		if l.zoneName == "" || other.zoneName != l.zoneName || other.budgets == l.budgets {
 			continue
 		}
 		if r, b := other.policy.ClientBudget(); r != rate || b != burst {
 			return fmt.Errorf("zone %q: clients have %v/s burst %v here and %v/s burst %v elsewhere in it (without `client` it is 10/s burst 100, and without `zone` it is `main`): give one of them a zone of its own with `zone <name>`", l.zoneName, round(rate), round(burst), round(r), round(b))
 		}
+		return fmt.Errorf("zone %q: the budgets of addresses (`auto`, `network` or `shared_ranges`) are others here than elsewhere in it (without `zone` it is `main`): give one of them a zone of its own with `zone <name>`", l.zoneName)
 	}
 	return nil
 }
@@ -89,12 +96,19 @@ func (l *rateLimiter) zone(now time.Time) *sharedRates {
 	if l.shared != nil || l.site == nil {
 		return l.shared
 	}
+	if rates := l.rates.Load(); rates != nil {
+		return rates
+	}
 	if l.site.roster.Load() == nil {
 		if l.site.start(now); l.site.roster.Load() == nil {
 			return nil
 		}
 	}
-	return l.app.registry.ratesOf(l.site.shared, now)
+	rates := l.app.registry.ratesOf(l.site.shared, l, now)
+	if rates != nil {
+		l.rates.Store(rates)
+	}
+	return rates
 }
 
 // pressure is how much too much there is to do: for this host, or for the
@@ -130,13 +144,32 @@ type visit struct {
 	now      time.Time // of the decision, then of the answer
 	client   visitor
 	before   *visit // by a handler before
-	issues   bool   // the cookie is this limiter's
+	issues   bool   // the cookie is taken out of requests here
 	begun    bool   // the answer has begun
 }
 
-// limitVarKey is where a handler leaves its visit for those behind it, which
-// would look for the cookie in vain.
+// limitVarKey is where a handler leaves its visit, or the exchange's context that has
+// it, for handlers behind it and for error routes, which would look for the cookie in
+// vain. It is written before an attempt was made, see exchangeKey.
 const limitVarKey = "reset_guard.limit"
+
+// visitIn is the last visit of a request, so far.
+func visitIn(ctx context.Context) *visit {
+	// Behind a guard that is still at work, as in its handle_response.
+	if ex, ok := ctx.Value(exchangeKey{}).(*exchange); ok && ex != nil && ex.visit.limiter != nil {
+		if ex.visit.zone == nil {
+			return ex.visit.before
+		}
+		return &ex.visit
+	}
+	switch left := caddyhttp.GetVar(ctx, limitVarKey).(type) {
+	case *visit:
+		return left
+	case *exchangeContext:
+		return left.visit
+	}
+	return nil
+}
 
 // admit decides about a request, and tells whether it may pass. Then it takes our
 // cookie out of it.
@@ -151,7 +184,7 @@ func (l *rateLimiter) admit(v *visit, w http.ResponseWriter, r *http.Request) bo
 func (l *rateLimiter) decide(v *visit, w http.ResponseWriter, r *http.Request) bool {
 	v.limiter, v.now = l, time.Now()
 	v.zone = l.zone(v.now)
-	v.before, _ = caddyhttp.GetVar(r.Context(), limitVarKey).(*visit)
+	v.before = visitIn(r.Context())
 	v.look(r)
 	if v.zone == nil {
 		return true
@@ -169,9 +202,7 @@ func (l *rateLimiter) decide(v *visit, w http.ResponseWriter, r *http.Request) b
 		l.weigh(&v.request, r)
 	}
 	v.decision = v.zone.Decide(&l.policy, &v.request, v.pressure, v.now)
-	if !v.issues {
-		v.decision.Offer = false // one cookie is enough
-	}
+	v.decision.Offer = v.decision.Offer && !v.offeredBefore()
 	if v.refused() {
 		return false
 	}
@@ -196,9 +227,20 @@ func (v *visit) decided() *visit {
 	return nil
 }
 
-// leave lets handlers behind this one, and error routes, know what was decided.
+// offeredBefore tells that a handler before this one may set the same cookie.
+func (v *visit) offeredBefore() bool {
+	for b := v.before; b != nil; b = b.before {
+		if b.decision.Offer && b.limiter.cookie == v.limiter.cookie {
+			return true
+		}
+	}
+	return false
+}
+
+// leave lets handlers behind this one, and error routes, know what was decided. Behind
+// a guard that is at work nothing is written: a dial may be reading the variables.
 func (v *visit) leave(r *http.Request) {
-	if v.zone != nil {
+	if v.zone != nil && r.Context().Value(exchangeKey{}) == nil {
 		caddyhttp.SetVar(r.Context(), limitVarKey, v)
 	}
 }
@@ -210,20 +252,23 @@ func (v *visit) answering(w http.ResponseWriter, status int, r *http.Request) {
 	}
 	v.begun = true
 	switch {
-	case status < http.StatusBadRequest:
+	case status < http.StatusMultipleChoices && v.client.method != http.MethodHead && v.client.method != http.MethodOptions:
 		v.zone.Served(v.request.Weight)
 	case status < http.StatusInternalServerError:
 		v.zone.ServedCheaply(v.request.Weight)
 	}
 	v.now = time.Now() // the answer may have taken long
 	switch {
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+	case status == http.StatusUnauthorized:
 		v.zone.Deny(&v.request)
+	case v.client.method == http.MethodOptions, v.client.method == http.MethodTrace:
+		// Answered without a look at keys, as before requests from other sites.
 	case status >= http.StatusOK && status < http.StatusMultipleChoices:
 		v.zone.Confirm(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
 	}
-	if status < http.StatusBadRequest && v.decision.Offer {
-		v.offerCookie(w, status, r)
+	v.dropForeignCookies(w.Header())
+	if status < http.StatusBadRequest && ratelimit.Due(&v.request, &v.decision, v.now) {
+		v.offerCookie(w, status)
 	}
 }
 

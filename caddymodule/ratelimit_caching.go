@@ -15,7 +15,7 @@ import (
 // mayCarryCookie tells whether no shared cache keeps an answer (RFC 9111 section
 // 3). A page that says nothing about caches could be kept; cacheControl is what
 // to say with it, for the once that it carries a cookie.
-func mayCarryCookie(header http.Header, status int, r *http.Request) (ok bool, cacheControl string) {
+func mayCarryCookie(header http.Header, status int, c *visitor) (ok bool, cacheControl string) {
 	if status == http.StatusSwitchingProtocols || status == http.StatusNotModified {
 		return false, "" // the latter would change what a cache has
 	}
@@ -30,9 +30,9 @@ func mayCarryCookie(header http.Header, status int, r *http.Request) (ok bool, c
 		return true, ""
 	case directives != "", header.Get("Expires") != "":
 		return false, ""
-	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+	case c.method != http.MethodGet && c.method != http.MethodHead:
 		return true, ""
-	case isNavigation(r):
+	case c.navigates:
 		return true, "private"
 	}
 	return false, ""
@@ -41,12 +41,13 @@ func mayCarryCookie(header http.Header, status int, r *http.Request) (ok bool, c
 // targetsCaches tells of a field that speaks to some caches only, whatever it tells
 // them: each of these has a syntax of its own.
 func targetsCaches(field string) bool {
-	f := strings.ToLower(field)
-	switch f {
-	case "surrogate-control", "edge-control", "x-accel-expires":
-		return true
+	const suffix = "cache-control"
+	for _, name := range [...]string{"surrogate-control", "edge-control", "x-accel-expires"} {
+		if strings.EqualFold(field, name) {
+			return true
+		}
 	}
-	return f != "cache-control" && strings.HasSuffix(f, "cache-control")
+	return len(field) > len(suffix) && strings.EqualFold(field[len(field)-len(suffix):], suffix)
 }
 
 // hasDirective looks for a word among directives. One with a list of fields

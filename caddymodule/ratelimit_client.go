@@ -15,11 +15,17 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// visitor is what cookies depend on.
+// visitor is what cookies depend on, as the client said it: handlers behind this one
+// may change the request.
 type visitor struct {
 	// secure tells that the client came over TLS, to this server or to a proxy
 	// that is trusted.
 	secure bool
+	// navigates tells that somebody opens a page.
+	navigates bool
+	method    string
+	// site is the host's name, without a port, as cookies know none.
+	site string
 }
 
 // look finds out who asks. What a handler before this one has found is taken
@@ -32,21 +38,28 @@ func (v *visit) look(r *http.Request) {
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && peer.Addr().Unmap().WithZone("") == q.Addr {
 		q.Port = peer.Port() // otherwise it is a proxy's
 	}
-	v.client.secure = isSecure(r)
+	v.client = visitor{secure: isSecure(r), navigates: isNavigation(r), method: r.Method, site: siteName(r.Host)}
 	q.Look = lookOf(r)
 	v.identify(r)
-	switch {
-	case v.before != nil && v.before.hasCookie():
-		q.Token = v.before.request.Token
-	case v.limiter.policy.CookieLifetime > 0:
+	for b := v.before; b != nil; b = b.before {
+		if b.issues && b.limiter.cookie == v.limiter.cookie {
+			q.Token = b.request.Token
+			return
+		}
+	}
+	if v.limiter.policy.CookieLifetime > 0 {
 		v.issues = true
 		q.Token = v.findToken(r)
 	}
 }
 
-// hasCookie tells that the client's cookie was looked at, by this visit or one
-// before it.
-func (v *visit) hasCookie() bool { return v.issues || v.request.Token.ID != 0 }
+// siteName is a host's name without its port.
+func siteName(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		host = host[:i]
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
 
 // isSecure tells that the client's connection is one over TLS.
 func isSecure(r *http.Request) bool {

@@ -149,6 +149,10 @@ func (o *RateLimit) limiter() (*rateLimiter, error) {
 		}
 	}
 	l.terms = fmt.Sprintf("%+v %q", l.policy, o.Identity)
+	budgets := l.policy
+	budgets.ClientRate, budgets.ClientBurst = l.policy.ClientBudget() // none in auto is the default's
+	budgets.CookieLifetime, budgets.DryRun = 0, false
+	l.budgets = fmt.Sprintf("%+v", budgets)
 	return l, l.policy.Validate()
 }
 

@@ -7,6 +7,7 @@ package caddymodule
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -44,9 +45,13 @@ func (v *visit) strip(header http.Header) {
 	if !v.issues || len(lines) == 0 {
 		return
 	}
-	name, kept := v.limiter.cookie.of(v.client.secure), lines[:0]
+	names, kept := v.limiter.cookie, lines[:0]
 	for _, line := range lines {
-		if line = ratelimit.StripCookie(line, name); line != "" {
+		line = ratelimit.StripCookie(line, names.plain) // which browsers send over TLS, too
+		if v.client.secure && names.secure != names.plain {
+			line = ratelimit.StripCookie(line, names.secure)
+		}
+		if line != "" {
 			kept = append(kept, line)
 		}
 	}
@@ -83,14 +88,9 @@ func (l *rateLimiter) tokenSigner() *ratelimit.Signer {
 	return signer
 }
 
-// place is where the client shows its cookie. Its name has no port, as cookies know
-// none.
-func (v *visit) place(r *http.Request) ratelimit.Place {
-	host := r.Host
-	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
-		host = host[:i]
-	}
-	return ratelimit.Place{Addr: v.request.Addr, Site: strings.ToLower(strings.TrimSuffix(host, "."))}
+// place is where the client shows its cookie.
+func (v *visit) place() ratelimit.Place {
+	return ratelimit.Place{Addr: v.request.Addr, Site: v.client.site}
 }
 
 // findToken reads the cookie.
@@ -103,7 +103,7 @@ func (v *visit) findToken(r *http.Request) ratelimit.Token {
 	if signer == nil {
 		return ratelimit.Token{}
 	}
-	token, err := signer.Find(lines, v.limiter.cookie.of(v.client.secure), v.place(r), v.now)
+	token, err := signer.Find(lines, v.limiter.cookie.of(v.client.secure), v.place(), v.now)
 	if err == ratelimit.ErrUnknownKey {
 		v.limiter.app.registry.keys.refresh() // another instance may have a new one
 	}
@@ -112,13 +112,13 @@ func (v *visit) findToken(r *http.Request) ratelimit.Token {
 
 // offerCookie sets the cookie if one is due and the answer is one that no shared
 // cache keeps.
-func (v *visit) offerCookie(w http.ResponseWriter, status int, r *http.Request) {
+func (v *visit) offerCookie(w http.ResponseWriter, status int) {
 	signer := v.limiter.tokenSigner()
 	if signer == nil {
 		return
 	}
 	header := w.Header()
-	private, how := mayCarryCookie(header, status, r)
+	private, how := mayCarryCookie(header, status, &v.client)
 	if !private || changesCaching(w) {
 		return
 	}
@@ -129,10 +129,39 @@ func (v *visit) offerCookie(w http.ResponseWriter, status int, r *http.Request) 
 	if how != "" {
 		header.Set("Cache-Control", how)
 	}
-	text := v.limiter.cookie.of(v.client.secure) + "=" + signer.Mint(token, v.place(r)) +
+	text := v.limiter.cookie.of(v.client.secure) + "=" + signer.Mint(token, v.place()) +
 		"; Path=/; Max-Age=" + strconv.Itoa(int(v.limiter.policy.CookieLifetime/time.Second)) + "; HttpOnly; SameSite=Lax"
 	if v.client.secure {
 		text += "; Secure"
 	}
 	header.Add("Set-Cookie", text)
+}
+
+// dropForeignCookies takes cookies out of an answer that look like ours and are not: an
+// origin with a guard of its own would replace, with each answer, what proves the client
+// here.
+func (v *visit) dropForeignCookies(header http.Header) {
+	lines := header["Set-Cookie"]
+	if !v.issues || len(lines) == 0 {
+		return
+	}
+	name := v.limiter.cookie.of(v.client.secure)
+	foreign := func(line string) bool {
+		key, value, _ := strings.Cut(line, "=")
+		value, _, _ = strings.Cut(value, ";")
+		if strings.TrimSpace(key) != name || !ratelimit.IsToken(strings.TrimSpace(value)) {
+			return false
+		}
+		signer := v.limiter.tokenSigner()
+		if signer == nil {
+			return true
+		}
+		_, err := signer.Verify(strings.TrimSpace(value), v.place(), v.now)
+		return err != nil
+	}
+	if kept := slices.DeleteFunc(lines, foreign); len(kept) > 0 {
+		header["Set-Cookie"] = kept
+		return
+	}
+	header.Del("Set-Cookie")
 }

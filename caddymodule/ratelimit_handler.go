@@ -68,14 +68,14 @@ func (h *LimitHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next ca
 	v := new(visit)
 	passes := h.limiter.admit(v, w, r)
 	v.leave(r)
+	if v.zone != nil {
+		v.tellReplacer(r)
+	}
 	if !passes {
 		return v.refuse(w, r)
 	}
 	if v.zone == nil {
 		return next.ServeHTTP(w, r)
-	}
-	if repl := replacerOf(r); repl != nil {
-		repl.Map(v.facts().placeholder)
 	}
 	return next.ServeHTTP(&limitWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, v, r}, r)
 }

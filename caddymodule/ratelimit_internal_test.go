@@ -169,7 +169,7 @@ func FuzzMayCarryCookie(f *testing.F) {
 		if navigates {
 			r.Header.Set("Sec-Fetch-Mode", "navigate")
 		}
-		ok, how := mayCarryCookie(header, status, r)
+		ok, how := mayCarryCookie(header, status, &visitor{method: r.Method, navigates: isNavigation(r)})
 		words := strings.FieldsFunc(strings.ToLower(directives), func(r rune) bool { return strings.ContainsRune(", \t", r) })
 		kept := directives != ""
 		for _, w := range words {
@@ -178,7 +178,7 @@ func FuzzMayCarryCookie(f *testing.F) {
 		for _, field := range []string{"Surrogate-Control", "CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "Edge-Control", "X-Accel-Expires"} {
 			targeted := header.Clone()
 			targeted.Set(field, "max-age=60")
-			if ok, _ := mayCarryCookie(targeted, status, r); ok {
+			if ok, _ := mayCarryCookie(targeted, status, &visitor{method: r.Method, navigates: isNavigation(r)}); ok {
 				t.Errorf("%q: a cookie with %s", directives, field)
 			}
 		}

@@ -95,34 +95,10 @@ func (a *App) startRateLimits(ctx context.Context) {
 		return
 	}
 	a.registry.use(a.rateLimiters)
-	a.tellMixedBudgets()
 	a.running.Go(func() { a.sumUpRateLimits(ctx) })
 	if slices.ContainsFunc(a.rateLimiters, func(l *rateLimiter) bool { return l.policy.CookieLifetime > 0 }) {
 		a.running.Go(func() { a.registry.keys.keep(ctx, a.storage, a.health.logger) })
 		a.registry.keys.await(firstKeys)
-	}
-}
-
-// tellMixedBudgets finds sites that share a zone because their upstreams are the same,
-// and give clients different budgets. Which sites share one is known only now, and
-// may change with the upstreams: that is no reason to refuse a configuration.
-func (a *App) tellMixedBudgets() {
-	first := make(map[*sharedPool]*rateLimiter)
-	for _, l := range a.rateLimiters {
-		if l.shared != nil || l.site == nil || l.site.roster.Load() == nil {
-			continue
-		}
-		other := first[l.site.shared]
-		if other == nil {
-			first[l.site.shared] = l
-			continue
-		}
-		rate, burst := l.policy.ClientBudget()
-		if r, b := other.policy.ClientBudget(); r != rate || b != burst {
-			a.health.logger.Warn("clients have different budgets in one zone", zap.String("zone", l.label()),
-				zap.String("hint", "These sites have the same upstreams and so share counters, but differ in `client`: a client's bucket changes its size with each site that it visits. Give one of them a zone of its own with the option `zone` of rate_limit."))
-			return
-		}
 	}
 }
 

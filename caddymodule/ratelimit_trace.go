@@ -5,6 +5,7 @@
 package caddymodule
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
@@ -29,6 +30,27 @@ func (v *visit) facts() limitFacts {
 	}
 	d := &v.decision
 	return limitFacts{v.limiter, d.Class, d.Level, ratelimit.OutcomeOf(d, v.limiter.policy.DryRun)}
+}
+
+// limitFactsIn are those of the handler that decided last. Whoever decides first has
+// the placeholders' replacer ask here, for Caddy asks nobody after it.
+func limitFactsIn(ctx context.Context) limitFacts {
+	switch left := caddyhttp.GetVar(ctx, limitVarKey).(type) {
+	case *visit:
+		return left.facts()
+	case *exchangeContext:
+		left.note()
+		return left.limit
+	}
+	return limitFacts{}
+}
+
+// tellReplacer makes the placeholders known for a request.
+func (v *visit) tellReplacer(r *http.Request) {
+	if repl := replacerOf(r); repl != nil && v.before == nil {
+		ctx := r.Context()
+		repl.Map(func(key string) (any, bool) { return limitFactsIn(ctx).placeholder(key) })
+	}
 }
 
 // limitPlaceholders are before zone, class, budget and decision.
@@ -59,9 +81,6 @@ func (f limitFacts) placeholder(key string) (any, bool) {
 // answer has, too. A dry run is told what would have been.
 func (v *visit) trace(r *http.Request) (id string) {
 	f := v.facts()
-	if repl := replacerOf(r); repl != nil {
-		repl.Map(f.placeholder)
-	}
 	id = requestID(r)
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.String("uuid", id))

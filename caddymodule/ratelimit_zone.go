@@ -7,6 +7,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,9 @@ var rateZones = caddy.NewUsagePool()
 type sharedRates struct {
 	*ratelimit.Zone
 	name string // "" for one that belongs to upstreams
+	// used is the last configuration that asked for it, if it belongs to upstreams.
+	// Guarded by the registry.
+	used int64
 
 	mu     sync.Mutex // guards log
 	log    rateSums
@@ -53,26 +57,58 @@ func sizeBeside(others int) ratelimit.Size {
 	}
 }
 
-// ratesOf is the zone of a pool, made when a limiter asks for it first: most pools
-// may have none. It is nil for a request that comes when nobody has the pool any more.
-func (r *registry) ratesOf(p *sharedPool, now time.Time) *sharedRates {
-	if rates := p.rates.Load(); rates != nil {
-		return rates
-	}
+// ratesOf is the zone of a pool for a limiter, made when one with its budgets asks for it
+// first: most pools may have none. It is nil for a request that comes when nobody has
+// the pool any more.
+func (r *registry) ratesOf(p *sharedPool, l *rateLimiter, now time.Time) *sharedRates {
+	generation := l.app.generation
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	rates := p.rates.Load()
+	rates := p.rates[l.budgets]
+	if rates == nil {
+		if old, ok := p.leftBehind(l.app); ok {
+			rates = p.rates[old]
+			delete(p.rates, old)
+			p.rates[l.budgets] = rates
+		}
+	}
 	if rates == nil && p.users > 0 {
 		others := 0
 		for _, q := range r.pools {
-			if q.rates.Load() != nil {
-				others++
-			}
+			others += len(q.rates)
 		}
 		rates = newSharedRates("", sizeBeside(others), now)
-		p.rates.Store(rates)
+		if p.rates == nil {
+			p.rates = make(map[string]*sharedRates)
+		}
+		p.rates[l.budgets] = rates
+	}
+	if rates != nil {
+		rates.used = max(rates.used, generation)
 	}
 	return rates
+}
+
+// leftBehind finds a zone whose budgets a new configuration has no more: who changes
+// budgets does not want to begin anew.
+func (p *sharedPool) leftBehind(a *App) (budgets string, ok bool) {
+	for _, b := range slices.Sorted(maps.Keys(p.rates)) {
+		if p.rates[b].used < a.generation && !slices.ContainsFunc(a.rateLimiters, func(l *rateLimiter) bool { return l.budgets == b }) {
+			return b, true
+		}
+	}
+	return "", false
+}
+
+// forgetRates drops the zones of upstreams that no configuration since this one, which
+// ends, has asked for, nor this one. Those that this one had are kept until the next
+// ends: after a reload it may take a while until the first request asks for them.
+func (r *registry) forgetRates(generation int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.pools {
+		maps.DeleteFunc(p.rates, func(_ string, z *sharedRates) bool { return z.used < generation })
+	}
 }
 
 // Destruct implements caddy.Destructor.
@@ -96,10 +132,10 @@ func releaseRates(name string) error {
 
 // attached is where the counters are; nil as long as there are none.
 func (l *rateLimiter) attached() *sharedRates {
-	if l.shared == nil && l.site != nil && l.site.roster.Load() != nil {
-		return l.site.shared.rates.Load()
+	if l.shared != nil {
+		return l.shared
 	}
-	return l.shared
+	return l.rates.Load()
 }
 
 // label names the zone where a person reads it.

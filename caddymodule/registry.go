@@ -83,7 +83,10 @@ type sharedPool struct {
 	budget *failover.Budget
 	*limiters
 	limited limitLog
-	rates   atomic.Pointer[sharedRates] // nil while nobody limits and there is no site
+	// rates are the zones of rate limits, by the budgets of those who use them, which a
+	// zone cannot have several of. Guarded by the registry; no more than the running
+	// configurations and the one before have.
+	rates map[string]*sharedRates
 
 	// names are the upstreams of the sites that used it last, as configured, and
 	// generation is their configuration's. Both guarded by the registry.
@@ -163,9 +166,6 @@ func (r *registry) release(p *sharedPool, now time.Time) {
 	defer r.mu.Unlock()
 	p.users--
 	p.unused = now
-	if p.users == 0 {
-		p.rates.Store(nil) // budgets refill by themselves; it is not worth its memory
-	}
 	spare, oldest := 0, -1
 	for i, q := range r.pools {
 		if q.users > 0 {

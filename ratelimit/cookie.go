@@ -83,7 +83,7 @@ func StripCookie(line, name string) string {
 		rest = rest[min(len(pair)+1, len(rest)):]
 		value, ours := cookieValue(pair, name)
 		switch {
-		case ours && isToken(value):
+		case ours && IsToken(value):
 			if !stripped {
 				before, stripped = strings.TrimSuffix(line[:begin], ";"), true
 			}
@@ -108,8 +108,8 @@ func StripCookie(line, name string) string {
 	return strings.TrimLeft(kept.String(), " \t")
 }
 
-// isToken tells that a cookie's value has the form of a token, whoever signed it.
-func isToken(value string) bool {
+// IsToken tells that a cookie's value has the form of a token, whoever signed it.
+func IsToken(value string) bool {
 	var raw rawToken
 	var scratch [TokenLength]byte
 	return len(value) == TokenLength && parseToken(value, &raw, scratch[:]) == nil

@@ -26,6 +26,16 @@ func (c *call) offer() bool {
 	return !c.leaf.over.IsZero() && c.now.Sub(c.leaf.over) < offerFor
 }
 
+// Due tells whether Issue may have a token for a request that was decided so: most
+// clients have one that is good for a while.
+func Due(r *Request, d *Decision, now time.Time) bool {
+	if !d.Offer || d.Class == Unknown {
+		return d.Offer
+	}
+	_, earned := r.Token.next(now)
+	return earned != stay
+}
+
 // Issue returns the token to send with the answer to an allowed request, if one
 // is due. Call it only for answers that no shared cache keeps, and mint what it
 // returns: it may have cost a credit.
