@@ -130,7 +130,7 @@ func TestKeysCountOnceAnswered(t *testing.T) {
 	for _, step := range []struct {
 		status int
 		class  ratelimit.Class // of the next request
-	}{{401, ratelimit.Unknown}, {500, ratelimit.Unknown}, {302, ratelimit.Unknown}, {200, ratelimit.Proven}, {404, ratelimit.Proven}, {401, ratelimit.Unknown}, {200, ratelimit.Proven}, {403, ratelimit.Unknown}} {
+	}{{401, ratelimit.Unknown}, {500, ratelimit.Unknown}, {302, ratelimit.Unknown}, {200, ratelimit.Proven}, {404, ratelimit.Proven}, {401, ratelimit.Unknown}, {200, ratelimit.Proven}, {403, ratelimit.Proven}} {
 		var v, next visit
 		r := requestFor("X-Api-Key", "k1")
 		l.admit(&v, httptest.NewRecorder(), r)
