@@ -162,6 +162,24 @@ func TestAutoRefusesNobodyWithoutPressure(t *testing.T) {
 	})
 }
 
+// Whoever asks for much in calm times gets no token by that: it would be proven when
+// pressure comes, and honest visitors would not. Under pressure all get one.
+func TestAutoOffersNoTokensWithoutPressure(t *testing.T) {
+	z, policy, now := NewZone(Size{}, simStart), AutoPolicy(), simStart
+	burster, visitor := Request{Addr: addrOf(1)}, Request{Addr: addrOf(1 << 16)}
+	for i := range 20_000 {
+		now = now.Add(time.Millisecond)
+		if d := z.Decide(&policy, &burster, 0, now); d.Offer {
+			t.Fatalf("request %d of a burst: got %+v, want no offer", i, d)
+		}
+	}
+	for who, r := range map[string]*Request{"burster": &burster, "visitor": &visitor} {
+		if d := z.Decide(&policy, r, 0.01, now.Add(time.Minute)); !d.Allowed || !d.Offer {
+			t.Errorf("%s under pressure: got %+v, want an offer", who, d)
+		}
+	}
+}
+
 // A client's budget that the operator set binds in Auto too.
 func TestAutoKeepsTheClientsBudget(t *testing.T) {
 	policy := AutoPolicy()

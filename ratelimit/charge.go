@@ -15,11 +15,7 @@ import (
 // to those outside it: whoever is over a budget of its own costs others nothing.
 // Nothing is given back, for that could be used to empty inner budgets.
 func (c *call) decide() {
-	within := c.inner()
-	if !within {
-		c.leaf.over = c.now
-	}
-	switch {
+	switch within := c.inner(); {
 	case within:
 		c.total()
 	case c.p.Auto && (c.dec.Level > LevelClient || !c.p.clientBinds()):

@@ -9,21 +9,15 @@ import (
 	"time"
 )
 
-// offerFor is how long an address gets tokens in Auto after it was over its
-// budget: as long as a visit lasts, so that its people can be told apart.
-const offerFor = 10 * time.Minute
-
 // offer tells that an answer may carry a token. Refused requests get none, or
 // whoever is refused would be known by that. In Auto there are none while
-// nothing depends on them.
+// nothing depends on them, not even for addresses that ask for much: whoever did so
+// in calm times would be proven before all honest visitors when pressure comes.
 func (c *call) offer() bool {
 	if !c.dec.Allowed || c.p.CookieLifetime == 0 || c.user != 0 {
 		return false
 	}
-	if !c.p.Auto || c.pressure > 0 {
-		return true
-	}
-	return !c.leaf.over.IsZero() && c.now.Sub(c.leaf.over) < offerFor
+	return !c.p.Auto || c.pressure > 0
 }
 
 // Due tells whether Issue may have a token for a request that was decided so: most

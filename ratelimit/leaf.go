@@ -26,7 +26,6 @@ type leaf struct {
 	fair    float64 // fair rate of a proven identity
 	short   bool    // the proven pool refused somebody since the last tick
 	binCost [2]int  // what a request costs in a bin of known and of unknown
-	over    time.Time
 	ports   portWatch
 	seen    tally
 }
@@ -84,7 +83,7 @@ func (l *leaf) begin(from origin, b leafBudget, now time.Time) {
 		fill(&l.vouched, b.vouched, unprovenSeconds*b.vouched)
 	}
 	l.users, l.slow, l.count, l.greeted = users{}, 0, 0, 0
-	l.fair, l.short, l.over = b.client, false, time.Time{}
+	l.fair, l.short = b.client, false
 	l.ports, l.seen, l.ticked = portWatch{}, tally{}, now
 	l.tune(b, now)
 }
