@@ -147,6 +147,50 @@ func TestAutoProtectsTheProvenFromBotnets(t *testing.T) {
 	}
 }
 
+// Many offices in one network are served as those in networks of their own, while a
+// botnet asks with tokens that it collected.
+func TestAutoServesOfficesOfOneNetworkAlike(t *testing.T) {
+	percent := func(office func(i int) netip.Addr) float64 {
+		s, _ := newAutoSim(600)
+		s.attack, s.end = 30*time.Second, 120*time.Second
+		for i := range 20 {
+			s.people(office(i), 30, 0)
+		}
+		next := bots(s, 8)
+		s.flood(3000, func() *host {
+			h := next()
+			if h.token.Stage != Trusted {
+				h.token = Token{ID: s.zone.newID(), Issued: s.now(), First: s.now(), Stage: Trusted, Home: true}
+			}
+			return h
+		})
+		s.run(s.end)
+		if testing.Verbose() && os.Getenv("RESET_GUARD_LEVELS") != "" {
+			s.logLevels(t)
+		}
+		return s.score[provenPeople].percent()
+	}
+	apart := percent(func(i int) netip.Addr { return netip.AddrFrom4([4]byte{12, 0, byte(i), 1}) })
+	together := percent(func(i int) netip.Addr { return netip.AddrFrom4([4]byte{12, 0, 0, byte(i)}) })
+	t.Logf("in networks of their own %.1f %%, in one %.1f %%", apart, together)
+	if together < apart-1 || apart < 95 {
+		t.Errorf("got %.1f %% in one network, %.1f %% in networks of their own: want the same, and 95", together, apart)
+	}
+}
+
+// A big address has its pool in its network, whatever small ones ask there.
+func TestSitesHaveRoomForTheirBiggestAddress(t *testing.T) {
+	var s site
+	for _, step := range []struct {
+		at         time.Duration
+		leaf, want float64
+	}{{0, 5, 10}, {time.Second, 100, 100}, {2 * time.Second, 5, 100}, {3 * time.Minute, 5, 10}} {
+		if got := s.atLeast(siteBudget{proven: 10, leaf: step.leaf}, step.at); got != step.want {
+			t.Errorf("at %v: got %v, want %v", step.at, got, step.want)
+		}
+	}
+}
+
 // Without pressure nobody is refused, whatever comes.
 func TestAutoRefusesNobodyWithoutPressure(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -253,7 +253,7 @@ func (c *call) takeSite(n network, b siteBudget) bool {
 	defer unlock.Unlock()
 	pool, perSecond, seconds := &s.unproven, b.unproven, float64(unprovenSeconds)
 	if c.dec.Class >= Proven {
-		pool, perSecond, seconds = &s.proven, b.proven, provenSeconds
+		pool, perSecond, seconds = &s.proven, s.atLeast(b, c.since), provenSeconds
 	}
 	retune(pool, perSecond, seconds*perSecond, c.now)
 	if take(pool, c.cost, c.now) {

@@ -53,18 +53,37 @@ func (i *identity) withhold(perSecond, burst float64, since time.Duration, now t
 type site struct {
 	proven, unproven rate.Limiter
 	promote          rate.Limiter
+	// least is the highest proven rate of an address there, as of leastAt.
+	least   float64
+	leastAt time.Duration
 }
 
-// siteBudget is what a policy gives a site, per second.
-type siteBudget struct{ proven, unproven float64 }
+// siteBudget is what a policy gives a site, per second, and not less than what the
+// address has that asks.
+type siteBudget struct{ proven, unproven, leaf float64 }
+
+// leastMemory is how long a site has room for its biggest address after that asked
+// last: people there ask every 30 s.
+const leastMemory = time.Minute
+
+// atLeast is the proven rate of a site that has room for each of its addresses alone. A
+// small one must not make it too small for a big one.
+func (s *site) atLeast(b siteBudget, since time.Duration) float64 {
+	if b.leaf >= s.least || since-s.leastAt > leastMemory {
+		s.least, s.leastAt = b.leaf, since
+	}
+	return max(b.proven, s.least)
+}
 
 func (s *site) headroom(now time.Time) float64 {
 	return min(fullness(&s.proven, now), fullness(&s.unproven, now))
 }
 
 func (s *site) begin(from origin, b siteBudget) {
+	s.least, s.leastAt = 0, 0
 	if from == fresh {
-		fill(&s.proven, b.proven, provenSeconds*b.proven)
+		proven := max(b.proven, b.leaf)
+		fill(&s.proven, proven, provenSeconds*proven)
 		fill(&s.unproven, b.unproven, unprovenSeconds*b.unproven)
 		fill(&s.promote, sitePromotions*promoteRate, sitePromotions*promoteBurst)
 	}

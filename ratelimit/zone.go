@@ -279,14 +279,22 @@ func (c *call) budget(count float64) leafBudget {
 }
 
 // siteBudget is what the policy gives the networks around the address: as much as
-// some addresses with as many users as count.
+// some addresses with as many users as count. In Auto that is a part of what can be
+// done, and not of the share of one address: when shares get small, a network with
+// many offices would have the pool of one of them.
 func (c *call) siteBudget() siteBudget {
 	times := siteMultiple(c.addr)
 	b := siteBudget{proven: times * c.p.provenLimit(), unproven: times * c.budget(0).unproven}
 	if c.p.Auto {
-		b.proven = max(c.scale(1)*b.proven, float64(c.leaf.proven.Limit())/unit)
+		b.proven *= c.possible()
+		b.leaf = float64(c.leaf.proven.Limit()) / unit
 	}
 	return b
+}
+
+// possible is what can be done, in parts of what the default budgets are made for.
+func (c *call) possible() float64 {
+	return min(c.regime.total, c.regime.capacity) / referenceCapacity
 }
 
 // scale is what budgets of addresses are multiplied by, those for the unproven (0)
@@ -295,5 +303,5 @@ func (c *call) scale(proven int) float64 {
 	if !c.p.Auto {
 		return 1
 	}
-	return c.regime.share[proven] * min(c.regime.total, c.regime.capacity) / referenceCapacity
+	return c.regime.share[proven] * c.possible()
 }
