@@ -90,6 +90,28 @@ func TestAutoGivesOneAddressAllThereIs(t *testing.T) {
 	}
 }
 
+// What was cheap in calm times is soon forgotten under pressure: until then a part of
+// it would be admitted, whatever can be done.
+func TestAutoForgetsUnderPressureWhatWasCheap(t *testing.T) {
+	s, o := newAutoSim(10_000)
+	s.flood(5000, forgetful(s, func(*host) {}))
+	s.run(60 * time.Second)
+	if got := s.zone.Stats(1, s.now()).Capacity; got < 4500 {
+		t.Fatalf("in calm times: got a capacity of %.0f, want about 5000", got)
+	}
+	o.capacity = 200
+	s.run(3 * time.Minute)
+	before, served, lost := s.score[attackers].passed, o.served, o.lost
+	s.run(4 * time.Minute)
+	admitted := s.score[attackers].passed - before
+	stats := s.zone.Stats(1, s.now())
+	t.Logf("two minutes later: total %.0f, capacity %.0f, served %.1f, admitted %.1f, lost %.1f per s",
+		stats.Total, stats.Capacity, (o.served-served)/60, float64(admitted)/60, (o.lost-lost)/60)
+	if o.served-served < 0.95*60*200 || o.lost-lost > 0.1*60*200 {
+		t.Errorf("got %.0f served and %.0f lost after admission in a minute, want about 12000 and next to none", o.served-served, o.lost-lost)
+	}
+}
+
 // One abuser asks for ten times what all others do, and more than there is.
 func TestAutoProtectsTheOthers(t *testing.T) {
 	for name, attack := range map[string]func(s *sim) func() *host{

@@ -77,6 +77,9 @@ const (
 	// the origins once did, and peakRise how slowly it is learned: a moment's burst may
 	// have waited in queues.
 	flowRise, flowFall, peakRise, peakMemory = 500 * time.Millisecond, 4 * time.Second, 10 * time.Second, time.Hour
+	// peakFall is how fast it is forgotten while there is much pressure: what is served
+	// then shows what can be done, and what was cheap in calm times does not.
+	peakFall = 30 * time.Second
 	// calm is the pressure below which what is admitted shows what can be done.
 	calm = 0.1
 	// The total is as many times what is served: more under slight pressure, so
@@ -150,6 +153,9 @@ func (g *global) learnLocked(pressure float64, t time.Duration) {
 	g.peak = max(capacityFloor, g.peak*math.Exp(-dt/peakMemory.Seconds()))
 	if more := g.flow - g.cheapFlow - g.peak; pressure < calm && more > 0 {
 		g.peak += more * (1 - math.Exp(-dt/peakRise.Seconds()))
+	}
+	if less := g.peak - g.flow; pressure > slight && less > 0 {
+		g.peak = max(capacityFloor, g.peak-less*(1-math.Exp(-dt/peakFall.Seconds())))
 	}
 	g.last = t
 }
