@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // visit asks as a browser does that keeps its cookie.
@@ -153,6 +155,64 @@ func TestRoamingIsBounded(t *testing.T) {
 	}
 	if proven > roamBurst {
 		t.Errorf("got %d, want at most %d", proven, roamBurst)
+	}
+}
+
+// roamed is how many of n tokens that were proven elsewhere become so here at once.
+func roamed(z *Zone, p *Policy, n int, addr func(i int) netip.Addr, now time.Time) int {
+	proven := 0
+	for i := range n {
+		r := provenRequest(addr(i), uint64(i+1), now)
+		r.Token.Home = false
+		if visit(z, p, &r, now); r.Token.Home && r.Token.Stage == Trusted {
+			proven++
+		}
+	}
+	return proven
+}
+
+// Nor do they get past the credits of networks and of all, or past how many may be
+// counted at an address.
+func TestRoamingTakesCredits(t *testing.T) {
+	p, now := DefaultPolicy(), simStart
+	for name, tc := range map[string]struct {
+		addr func(i int) netip.Addr
+		most int
+	}{
+		"one /24":    {func(i int) netip.Addr { return addrOf(i % 256) }, globalPromoteBurst},
+		"everywhere": {func(i int) netip.Addr { return addrOf(i << 8) }, globalPromoteBurst},
+	} {
+		z := newSeededZone(Size{}, [32]byte{9}, simStart)
+		if got := roamed(z, &p, 2000, tc.addr, now); got == 0 || got > tc.most {
+			t.Errorf("%s: got %d, want 1 to %d", name, got, tc.most)
+		}
+	}
+	z := newSeededZone(Size{}, [32]byte{9}, simStart)
+	for i := range 4 * maxUsers {
+		r := provenRequest(addrOf(1), uint64(i+1)<<32, now)
+		z.Decide(&p, &r, 0, now)
+	}
+	if got := roamed(z, &p, 10, func(int) netip.Addr { return addrOf(1) }, now.Add(time.Second)); got != 0 {
+		t.Errorf("at an address of %d users: got %d, want none", 4*maxUsers, got)
+	}
+}
+
+// What a network has no credit for costs its addresses none of theirs, of either kind.
+func TestCreditsAreLookedAtBeforeAnyIsSpent(t *testing.T) {
+	z, p := newSeededZone(Size{}, [32]byte{9}, simStart), DefaultPolicy()
+	r := Request{Addr: addrOf(1)}
+	c := z.newCall(&p, &r, 0, simStart)
+	defer c.enter().Unlock()
+	s, mu := z.siteLocked(sitesOf(c.addr).net[0], c.siteBudget(), c.now)
+	take(&s.promote, s.promote.Burst(), c.now)
+	mu.Unlock()
+	for name, own := range map[string]*rate.Limiter{"promote": &c.leaf.promote, "roam": &c.leaf.roam} {
+		if c.promote(own) {
+			t.Errorf("%s: promoted without a credit of the network", name)
+		}
+		if fullness(own, c.now) < 1 || fullness(&z.global.promote, c.now) < 1 {
+			t.Errorf("%s: a credit was spent", name)
+		}
 	}
 }
 

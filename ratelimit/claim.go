@@ -54,7 +54,7 @@ func (z *Zone) Confirm(p *Policy, r *Request, d Decision, pressure float64, now 
 	c := z.newCall(p, r, pressure, now)
 	mu := c.enter()
 	defer mu.Unlock()
-	if c.leaf.count < maxUsers && c.promote() {
+	if c.promote(&c.leaf.promote) {
 		c.rememberAs(key, 1+c.since)
 	}
 }

@@ -7,6 +7,8 @@ package ratelimit
 import (
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // offer tells that an answer may carry a token. Refused requests get none, or
@@ -67,36 +69,40 @@ func (c *call) prove(by move, d Decision) bool {
 		return true
 	}
 	if by == roam {
-		return take(&c.leaf.roam, unit, c.now) && c.remember()
+		return c.promote(&c.leaf.roam) && c.remember()
 	}
-	if d.Reason == Lent || c.leaf.count >= maxUsers || !c.z.bins.mostlyAllowed(c.ownBin()) {
+	if d.Reason == Lent || !c.z.bins.mostlyAllowed(c.ownBin()) {
 		return false
 	}
-	return c.promote() && c.remember()
+	return c.promote(&c.leaf.promote) && c.remember()
 }
 
-// promote takes a credit from the address, its sites and all.
-func (c *call) promote() bool {
+// promote takes a credit from the address, one of its two kinds, from its sites and
+// from all. None is taken unless all have one, or an attack elsewhere would use up
+// this address's credits, and one here its network's.
+func (c *call) promote(own *rate.Limiter) bool {
 	retune(&c.leaf.promote, promoteRate*max(0.1, 1-c.pressure), promoteBurst, c.now)
-	if c.z.global.promote.TokensAt(c.now) < unit {
-		return false // or an attack elsewhere would use up this address's credits
-	}
-	if !take(&c.leaf.promote, unit, c.now) {
+	if c.leaf.count >= maxUsers || !hasCredit(own, c.now) || !hasCredit(&c.z.global.promote, c.now) {
 		return false
 	}
-	around := sitesOf(c.addr)
+	return c.atSites(hasCredit) && take(own, unit, c.now) && c.atSites(takeCredit) && takeCredit(&c.z.global.promote, c.now)
+}
+
+func hasCredit(l *rate.Limiter, now time.Time) bool  { return l.TokensAt(now) >= unit }
+func takeCredit(l *rate.Limiter, now time.Time) bool { return take(l, unit, now) }
+
+// atSites tells that something holds of the credits of all networks around.
+func (c *call) atSites(holds func(*rate.Limiter, time.Time) bool) bool {
+	around, b := sitesOf(c.addr), c.siteBudget()
 	for _, n := range around.net[:around.n] {
-		if !c.promoteAtSite(n) {
+		s, mu := c.z.siteLocked(n, b, c.now)
+		ok := holds(&s.promote, c.now)
+		mu.Unlock()
+		if !ok {
 			return false
 		}
 	}
-	return take(&c.z.global.promote, unit, c.now)
-}
-
-func (c *call) promoteAtSite(n network) bool {
-	s, mu := c.z.siteLocked(n, c.siteBudget(), c.now)
-	defer mu.Unlock()
-	return take(&s.promote, unit, c.now)
+	return true
 }
 
 // siteLocked finds or makes a site.
