@@ -53,16 +53,29 @@ func leafOf(addr netip.Addr) network {
 // sites are the networks around an address, the narrowest first: the /24 of
 // IPv4; the /56 and /48 of IPv6, either of which one customer may have.
 type sites struct {
-	net [2]network
-	n   int
+	net  [2]network
+	size [2]siteSize
+	n    int
 }
 
 func sitesOf(addr netip.Addr) sites {
 	if isV4(addr) {
-		return sites{[2]network{networkOf(addr, 96+24)}, 1}
+		return sites{[2]network{networkOf(addr, 96+24)}, [2]siteSize{size24}, 1}
 	}
-	return sites{[2]network{networkOf(addr, 56), networkOf(addr, 48)}, 2}
+	return sites{[2]network{networkOf(addr, 56), networkOf(addr, 48)}, [2]siteSize{size56, size48}, 2}
 }
+
+// siteSize is what a site may use, in addresses, and how many times an address's
+// credits it has.
+type siteSize struct{ pools, promotions float64 }
+
+// Carriers' pools lie in one /24, while one customer of IPv6 has a /56 or a /48. One
+// /56 must not use up what its whole /48 has.
+var (
+	size24 = siteSize{pools: 8, promotions: 4}
+	size48 = siteSize{pools: 2, promotions: 4}
+	size56 = siteSize{pools: 1, promotions: 2}
+)
 
 // homeOf is the network that a token is bound to: the /24 or /48, for carriers
 // and mobile hosts change addresses inside it.
@@ -71,12 +84,4 @@ func homeOf(addr netip.Addr) network {
 		return networkOf(addr, 96+24)
 	}
 	return networkOf(addr, 48)
-}
-
-// siteMultiple is what a site may use, in addresses.
-func siteMultiple(addr netip.Addr) float64 {
-	if isV4(addr) {
-		return siteMultipleV4
-	}
-	return siteMultipleV6
 }

@@ -63,8 +63,8 @@ func TestFarmingIsBounded(t *testing.T) {
 		most int
 	}{
 		"one address": {func(int) netip.Addr { return addrOf(1) }, promoteBurst},
-		"one /24":     {func(i int) netip.Addr { return addrOf(i % 256) }, sitePromotions * promoteBurst},
-		"one /56":     {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 7: byte(i), 15: 1}) }, sitePromotions * promoteBurst},
+		"one /24":     {func(i int) netip.Addr { return addrOf(i % 256) }, globalPromoteBurst},
+		"one /56":     {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 7: byte(i), 15: 1}) }, globalPromoteBurst},
 		"everywhere":  {func(i int) netip.Addr { return addrOf(i << 8) }, globalPromoteBurst},
 	} {
 		z := newSeededZone(Size{}, [32]byte{9}, simStart)
@@ -203,7 +203,7 @@ func TestCreditsAreLookedAtBeforeAnyIsSpent(t *testing.T) {
 	r := Request{Addr: addrOf(1)}
 	c := z.newCall(&p, &r, 0, simStart)
 	defer c.enter().Unlock()
-	s, mu := z.siteLocked(sitesOf(c.addr).net[0], c.siteBudget(), c.now)
+	s, mu := z.siteLocked(sitesOf(c.addr).net[0], c.siteBudget().of(size24), c.now)
 	take(&s.promote, s.promote.Burst(), c.now)
 	mu.Unlock()
 	for name, own := range map[string]*rate.Limiter{"promote": &c.leaf.promote, "roam": &c.leaf.roam} {
@@ -223,9 +223,9 @@ func TestProvenNetworksAreBounded(t *testing.T) {
 		addr  func(i int) netip.Addr
 		times float64
 	}{
-		"a /48": {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 6: byte(i >> 8), 7: byte(i)}) }, siteMultipleV6},
-		"a /56": {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 7: byte(i)}) }, siteMultipleV6},
-		"a /24": {func(i int) netip.Addr { return addrOf(i % 256) }, siteMultipleV4},
+		"a /48": {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 6: byte(i >> 8), 7: byte(i)}) }, size48.pools},
+		"a /56": {func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 7: byte(i)}) }, size56.pools},
+		"a /24": {func(i int) netip.Addr { return addrOf(i % 256) }, size24.pools},
 	} {
 		z, p := newSeededZone(Size{}, [32]byte{}, simStart), DefaultPolicy()
 		const seconds, perSecond = 5, 5000
@@ -240,6 +240,43 @@ func TestProvenNetworksAreBounded(t *testing.T) {
 		if most := int(tc.times * provenMax * (provenSeconds + seconds)); passed > most {
 			t.Errorf("%s: got %d of %d, want %d at most", name, passed, seconds*perSecond, most)
 		}
+	}
+}
+
+// One /56 leaves its neighbours of the same /48 some of what that has: proven pools,
+// unproven ones and credits.
+func TestOneSubnetLeavesItsNetworkSome(t *testing.T) {
+	subnet := func(n byte) func(i int) netip.Addr {
+		return func(i int) netip.Addr { return netip.AddrFrom16([16]byte{0: 0x20, 6: n, 7: byte(i)}) }
+	}
+	p := DefaultPolicy()
+	passed := func(z *Zone, addr func(i int) netip.Addr, request func(i int, addr netip.Addr) Request) (n int) {
+		for i := range 5000 {
+			r := request(i, addr(i))
+			if z.Decide(&p, &r, 0, simStart).Allowed {
+				n++
+			}
+		}
+		return n
+	}
+	for name, request := range map[string]func(i int, addr netip.Addr) Request{
+		"proven":   func(i int, addr netip.Addr) Request { return provenRequest(addr, uint64(i+1), simStart) },
+		"unproven": func(i int, addr netip.Addr) Request { return Request{Addr: addr, Look: uint64(i)} },
+	} {
+		z := newSeededZone(Size{}, [32]byte{}, simStart)
+		first, second, third := passed(z, subnet(1), request), passed(z, subnet(2), request), passed(z, subnet(3), request)
+		if first == 0 || second < first*9/10 || third > first/10 {
+			t.Errorf("%s: got %d, %d and %d of three /56s, want as much of the second as of the first, and the /48 used up", name, first, second, third)
+		}
+	}
+	z := newSeededZone(Size{}, [32]byte{}, simStart)
+	r := Request{Addr: subnet(1)(1)}
+	c := z.newCall(&p, &r, 0, simStart)
+	defer c.enter().Unlock()
+	var credits []int
+	c.atSites(func(l *rate.Limiter, _ time.Time) bool { credits = append(credits, l.Burst()); return true })
+	if len(credits) != 2 || 2*credits[0] != credits[1] {
+		t.Errorf("got credits %v, want half as many for the /56 as for the /48", credits)
 	}
 }
 

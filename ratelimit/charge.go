@@ -240,8 +240,8 @@ func (c *call) unprovenPool() bool {
 // site charges the networks around the address, the narrowest first.
 func (c *call) site() bool {
 	around, b := sitesOf(c.addr), c.siteBudget()
-	for _, n := range around.net[:around.n] {
-		if !c.takeSite(n, b) {
+	for i, n := range around.net[:around.n] {
+		if !c.takeSite(n, b.of(around.size[i])) {
 			return false
 		}
 	}

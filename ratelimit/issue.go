@@ -94,8 +94,8 @@ func takeCredit(l *rate.Limiter, now time.Time) bool { return take(l, unit, now)
 // atSites tells that something holds of the credits of all networks around.
 func (c *call) atSites(holds func(*rate.Limiter, time.Time) bool) bool {
 	around, b := sitesOf(c.addr), c.siteBudget()
-	for _, n := range around.net[:around.n] {
-		s, mu := c.z.siteLocked(n, b, c.now)
+	for i, n := range around.net[:around.n] {
+		s, mu := c.z.siteLocked(n, b.of(around.size[i]), c.now)
 		ok := holds(&s.promote, c.now)
 		mu.Unlock()
 		if !ok {
@@ -111,7 +111,7 @@ func (z *Zone) siteLocked(n network, b siteBudget, now time.Time) (*site, *sync.
 	mu := z.sites.lock(hash)
 	s, from := z.sites.claimLocked(hash, n, now)
 	if from != found {
-		s.begin(from, b)
+		s.begin(from, b, now)
 	}
 	return s, mu
 }

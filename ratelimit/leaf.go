@@ -54,10 +54,9 @@ const (
 	binBurst = 10
 )
 
-// Promotion credits: per second and at most. A site has four times an address's.
+// Promotion credits: per second and at most. Sites have some times an address's.
 const (
 	promoteRate, promoteBurst             = 1, 50
-	sitePromotions                        = 4
 	globalPromoteRate, globalPromoteBurst = 100, 100
 	roamRate, roamBurst                   = 1, 50
 )

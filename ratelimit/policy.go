@@ -51,9 +51,6 @@ const (
 	// leastShare keeps a trickle open under full pressure, or nothing could be
 	// learned of the pressure's end.
 	leastShare = 0.15
-	// siteMultiple is what a site may use, in addresses: carriers' pools
-	// lie in one /24, while one customer of IPv6 has a /56 or a /48.
-	siteMultipleV4, siteMultipleV6 = 8, 2
 	// sharedUsers are assumed at an address of SharedRanges before any is counted.
 	sharedUsers = 32
 	// capacityFloor is assumed while nothing was learned.

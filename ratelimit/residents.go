@@ -60,7 +60,12 @@ type site struct {
 
 // siteBudget is what a policy gives a site, per second, and not less than what the
 // address has that asks.
-type siteBudget struct{ proven, unproven, leaf float64 }
+type siteBudget struct{ proven, unproven, leaf, promotions float64 }
+
+// of a site of this size, from what it would be for one address.
+func (b siteBudget) of(size siteSize) siteBudget {
+	return siteBudget{size.pools * b.proven, size.pools * b.unproven, b.leaf, size.promotions}
+}
 
 // leastMemory is how long a site has room for its biggest address after that asked
 // last: people there ask every 30 s.
@@ -79,12 +84,13 @@ func (s *site) headroom(now time.Time) float64 {
 	return min(fullness(&s.proven, now), fullness(&s.unproven, now))
 }
 
-func (s *site) begin(from origin, b siteBudget) {
+func (s *site) begin(from origin, b siteBudget, now time.Time) {
 	s.least, s.leastAt = 0, 0
 	if from == fresh {
 		proven := max(b.proven, b.leaf)
 		fill(&s.proven, proven, provenSeconds*proven)
 		fill(&s.unproven, b.unproven, unprovenSeconds*b.unproven)
-		fill(&s.promote, sitePromotions*promoteRate, sitePromotions*promoteBurst)
+		fill(&s.promote, b.promotions*promoteRate, b.promotions*promoteBurst)
 	}
+	retune(&s.promote, b.promotions*promoteRate, b.promotions*promoteBurst, now) // it may have been another's
 }

@@ -278,13 +278,12 @@ func (c *call) budget(count float64) leafBudget {
 	return b
 }
 
-// siteBudget is what the policy gives the networks around the address: as much as
-// some addresses with as many users as count. In Auto that is a part of what can be
+// siteBudget is what the policy gives the networks around the address, for each
+// address that their sizes count for: as much as one with as many users as count. In Auto that is a part of what can be
 // done, and not of the share of one address: when shares get small, a network with
 // many offices would have the pool of one of them.
 func (c *call) siteBudget() siteBudget {
-	times := siteMultiple(c.addr)
-	b := siteBudget{proven: times * c.p.provenLimit(), unproven: times * c.budget(0).unproven}
+	b := siteBudget{proven: c.p.provenLimit(), unproven: c.budget(0).unproven}
 	if c.p.Auto {
 		b.proven *= c.possible()
 		b.leaf = float64(c.leaf.proven.Limit()) / unit
