@@ -86,7 +86,9 @@ func (c *call) client() bool {
 	if from != found {
 		id.begin(from, rate, burst)
 	}
-	id.home = homeOf(c.addr)
+	if !c.claimed { // Confirm alone moves those
+		id.home = homeOf(c.addr)
+	}
 	id.withhold(rate, burst, c.since, c.now)
 	c.retuneClient(id, rate, burst)
 	c.light = burst-id.lim.TokensAt(c.now)/unit <= min(lightUse, burst*lightPart)

@@ -8,15 +8,16 @@ package ratelimit
 import "time"
 
 // identify finds the request's identity, unless it is its token's: a verified user,
-// or a claim that was confirmed. A confirmed claim is as good as a proven token and
-// no better, for nobody knows whether whoever answers looks at it at all.
+// or a claim that was confirmed in this network. A confirmed claim is as good as a
+// proven token and no better, for nobody knows whether whoever answers looks at it at
+// all.
 func (c *call) identify() {
 	switch {
 	case c.r.User != "":
 		c.user = max(1, c.z.secret.text(c.r.User))
 	case c.r.Claim != "":
 		key := c.z.claimKey(c.r.Claim)
-		if since, ok := c.z.confirmed(key); ok {
+		if since, ok := c.z.confirmed(key, homeOf(c.addr)); ok {
 			c.user, c.claimed, c.claimYoung = key.hash, true, c.since-since < tenure
 		}
 	}
@@ -27,28 +28,29 @@ func (z *Zone) claimKey(claim string) identityKey {
 	return identityKey{max(1, z.secret.sum(z.secret.text(claim), 6)), true}
 }
 
-// confirmed tells since when a claim is.
-func (z *Zone) confirmed(key identityKey) (since time.Duration, ok bool) {
+// confirmed tells since when a claim is, in this network: a key that
+// many hosts show would otherwise be confirmed for all of them at the price of one.
+func (z *Zone) confirmed(key identityKey, home network) (since time.Duration, ok bool) {
 	hash := z.secret.sum(key.hash, 3)
 	mu := z.identities.lock(hash)
 	defer mu.Unlock()
 	id := z.identities.findLocked(hash, key)
-	if id == nil || id.confirmed == 0 {
+	if id == nil || id.confirmed == 0 || id.home != home {
 		return 0, false
 	}
 	return id.confirmed - 1, true
 }
 
 // Confirm tells that a request with a claim was answered as only those are whose
-// claim is right. From then on the claim is an identity. That takes a credit, as
-// being proven does: whoever makes up claims where nobody checks them gets no
-// further than with cookies.
+// claim is right. From then on the claim is an identity in the network that it came
+// from, and in no other. That takes a credit, as being proven does: whoever makes up
+// claims where nobody checks them gets no further than with cookies.
 func (z *Zone) Confirm(p *Policy, r *Request, d Decision, pressure float64, now time.Time) {
 	if r.Claim == "" || r.User != "" || !d.Allowed || d.Reason == Lent {
 		return
 	}
 	key := z.claimKey(r.Claim)
-	if _, ok := z.confirmed(key); ok {
+	if _, ok := z.confirmed(key, homeOf(r.Addr)); ok {
 		return
 	}
 	c := z.newCall(p, r, pressure, now)
@@ -60,7 +62,8 @@ func (z *Zone) Confirm(p *Policy, r *Request, d Decision, pressure float64, now 
 }
 
 // Deny tells that a request was answered as those are whose claim is wrong, or is
-// right no longer. What it has used up stays so, should it be confirmed again.
+// right no longer. What it has used up stays so, should it be confirmed again. Only
+// where it was confirmed does that count: a stranger must not take it from its owner.
 func (z *Zone) Deny(r *Request) {
 	if r.Claim == "" || r.User != "" {
 		return
@@ -69,7 +72,7 @@ func (z *Zone) Deny(r *Request) {
 	hash := z.secret.sum(key.hash, 3)
 	mu := z.identities.lock(hash)
 	defer mu.Unlock()
-	if id := z.identities.findLocked(hash, key); id != nil {
+	if id := z.identities.findLocked(hash, key); id != nil && id.home == homeOf(r.Addr) {
 		id.confirmed = 0
 	}
 }

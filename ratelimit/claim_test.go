@@ -23,7 +23,8 @@ func TestClaimsCountOnceConfirmed(t *testing.T) {
 		{"the origin refused it", key, Unknown, false},
 		{"the origin took it", key, Unknown, true},
 		{"from now on", key, Proven, false},
-		{"from anywhere", Request{Addr: addrOf(70000), Claim: "key-1"}, Proven, false},
+		{"from its network", Request{Addr: addrOf(2), Claim: "key-1"}, Proven, false},
+		{"from elsewhere", Request{Addr: addrOf(70000), Claim: "key-1"}, Unknown, false},
 		{"another key", Request{Addr: addrOf(1), Claim: "key-2"}, Unknown, false},
 		{"a token goes on to count", Request{Addr: addrOf(1), Claim: "key-2", Token: Token{ID: 1}}, Known, false},
 		{"a user of that name", Request{Addr: addrOf(1), User: "key-1"}, Verified, false},
@@ -58,6 +59,42 @@ func TestDeniedClaims(t *testing.T) {
 	z.Confirm(&p, &key, d, 0, simStart)
 	if d := ask(); d.Class != Proven || d.Allowed {
 		t.Errorf("confirmed again: got %+v, want its budget still used up", d)
+	}
+}
+
+// A claim is one of the network where it was confirmed last. What strangers do with it
+// elsewhere counts there, and it has one bucket.
+func TestClaimsBelongToOneNetwork(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	p.ClientRate, p.ClientBurst = 0.01, 3
+	home, away := Request{Addr: addrOf(1), Claim: "key-1"}, Request{Addr: addrOf(70000), Claim: "key-1"}
+	ask := func(r *Request) Decision { return z.Decide(&p, r, 0, simStart) }
+	z.Confirm(&p, &home, ask(&home), 0, simStart)
+	if z.Deny(&away); ask(&home).Class != Proven {
+		t.Error("a stranger's denial took the claim from its owner")
+	}
+	if d := ask(&away); d.Class != Unknown {
+		t.Errorf("elsewhere: got %v, want %v", d.Class, Unknown)
+	}
+	c := z.newCall(&p, &away, 0, simStart)
+	mu := c.enter()
+	before := c.leaf.promote.TokensAt(simStart)
+	mu.Unlock()
+	z.Confirm(&p, &away, ask(&away), 0, simStart)
+	mu = c.enter()
+	if spent := before - c.leaf.promote.TokensAt(simStart); spent != unit {
+		t.Errorf("confirming it elsewhere took %v units of credit, want %d", spent, unit)
+	}
+	mu.Unlock()
+	if here, there := ask(&home).Class, ask(&away).Class; here != Unknown || there != Proven {
+		t.Errorf("confirmed elsewhere: got %v at home, %v there", here, there)
+	}
+	if ask(&away); ask(&away).Allowed {
+		t.Error("it has another budget there")
+	}
+	z.Deny(&away)
+	if d := ask(&away); d.Class != Unknown {
+		t.Errorf("denied where it is now: got %v, want %v", d.Class, Unknown)
 	}
 }
 
