@@ -14,9 +14,9 @@ import "time"
 func (c *call) identify() {
 	switch {
 	case c.r.User != "":
-		c.user = max(1, c.z.secret.text(c.r.User))
+		c.user = max(1, c.z.secret.identity(c.r.User, &c.r))
 	case c.r.Claim != "":
-		key := c.z.claimKey(c.r.Claim)
+		key := c.z.claimKey(&c.r)
 		if since, ok := c.z.confirmed(key, homeOf(c.addr)); ok {
 			c.user, c.claimed, c.claimYoung = key.hash, true, c.since-since < tenure
 		}
@@ -24,8 +24,8 @@ func (c *call) identify() {
 }
 
 // claimKey keeps claims apart from users of the same name.
-func (z *Zone) claimKey(claim string) identityKey {
-	return identityKey{max(1, z.secret.sum(z.secret.text(claim), 6)), true}
+func (z *Zone) claimKey(r *Request) identityKey {
+	return identityKey{max(1, z.secret.sum(z.secret.identity(r.Claim, r), 6)), true}
 }
 
 // confirmed tells since when a claim is, in this network: a key that
@@ -49,7 +49,7 @@ func (z *Zone) Confirm(p *Policy, r *Request, d Decision, pressure float64, now 
 	if r.Claim == "" || r.User != "" || !d.Allowed || d.Reason == Lent {
 		return
 	}
-	key := z.claimKey(r.Claim)
+	key := z.claimKey(r)
 	if _, ok := z.confirmed(key, homeOf(r.Addr)); ok {
 		return
 	}
@@ -68,7 +68,7 @@ func (z *Zone) Deny(r *Request) {
 	if r.Claim == "" || r.User != "" {
 		return
 	}
-	key := z.claimKey(r.Claim)
+	key := z.claimKey(r)
 	hash := z.secret.sum(key.hash, 3)
 	mu := z.identities.lock(hash)
 	defer mu.Unlock()

@@ -98,6 +98,37 @@ func TestClaimsBelongToOneNetwork(t *testing.T) {
 	}
 }
 
+// The same name at another host or from another header is somebody else.
+func TestNamesAreOfTheirHostAndHeader(t *testing.T) {
+	p := DefaultPolicy()
+	p.ClientRate, p.ClientBurst = 0.01, 2
+	for _, kind := range []string{"user", "claim"} {
+		z := smallZone()
+		ask := func(scope, source string) (*Request, Decision) {
+			r := &Request{Addr: addrOf(1), Scope: scope, Source: source}
+			if kind == "user" {
+				r.User = "k"
+			} else {
+				r.Claim = "k"
+			}
+			return r, z.Decide(&p, r, 0, simStart)
+		}
+		for _, n := range [][2]string{{"", ""}, {"a.test", "X-User"}, {"b.test", "X-User"}, {"a.test", "X-Api-Key"}, {"X-User", "a.test"}, {"a.testX-User", ""}} {
+			r, d := ask(n[0], n[1])
+			if kind == "claim" {
+				if d.Class != Unknown {
+					t.Errorf("%s of %q: got %v before it was confirmed", kind, n, d.Class)
+				}
+				z.Confirm(&p, r, d, 0, simStart)
+				_, d = ask(n[0], n[1])
+			}
+			if d.Class < Proven || d.Remaining != 1 {
+				t.Errorf("%s of %q: got %+v, want a budget of its own", kind, n, d)
+			}
+		}
+	}
+}
+
 // Whoever makes up keys where the origin checks none gets no more per second than
 // with cookies: the address's budgets bind.
 func TestMadeUpClaimsGetTheAddressesBudget(t *testing.T) {

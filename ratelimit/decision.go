@@ -105,6 +105,12 @@ type Request struct {
 	// Claim is an identity that nobody has checked, as a key in a header. It
 	// counts once Confirm was called for it.
 	Claim string
+	// Scope is the host that was asked. Users and claims of one are not those of
+	// another, though they may have the same name.
+	Scope string
+	// Source is which placeholder the user or claim came from: the same text in
+	// another header is somebody else.
+	Source string
 	// Token is what Signer.Verify returned; the zero value: none.
 	Token Token
 	// Look is a hash of what can be forged: TLS hello, User-Agent, languages. It

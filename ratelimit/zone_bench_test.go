@@ -96,11 +96,13 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 		z := NewZone(Size{}, simStart)
 		r := provenRequest(addrOf(1), 9, simStart)
 		unknown := Request{Addr: addrOf(2), User: ""}
-		user := Request{Addr: addrOf(3), User: "somebody with a long name"}
+		user := Request{Addr: addrOf(3), User: "somebody with a long name", Scope: "www.example.com", Source: "{http.auth.user.id}"}
+		claim := Request{Addr: addrOf(4), Claim: "a key that is long", Scope: "www.example.com", Source: "{http.request.header.X-Api-Key}"}
 		if n := testing.AllocsPerRun(1000, func() {
 			z.Decide(&policy, &r, 0, simStart)
 			z.Decide(&policy, &unknown, 0, simStart)
 			z.Decide(&policy, &user, 0, simStart)
+			z.Confirm(&policy, &claim, z.Decide(&policy, &claim, 0, simStart), 0, simStart)
 		}); n != 0 {
 			t.Errorf("%s: got %v allocations, want 0", name, n)
 		}
