@@ -48,6 +48,9 @@ type Place struct {
 	// alone, as its cookie is: what was collected where nobody looks is nothing
 	// elsewhere.
 	Site string
+	// Secure tells of TLS. Who can read a token on a plain connection must not be able
+	// to show it as that of a secure one.
+	Secure bool
 }
 
 // NewSigner prepares a valid ring's keys for tokens that live this long.
@@ -100,7 +103,7 @@ func (s *Signer) check(key *signingKey, raw *rawToken, at Place, now time.Time) 
 	state := key.states.Get().(*macState)
 	defer key.states.Put(state)
 	state.raw = *raw
-	if !hmac.Equal(state.sign(at.Site)[:tokenMAC], state.raw[tokenBody:]) {
+	if !hmac.Equal(state.sign(at)[:tokenMAC], state.raw[tokenBody:]) {
 		return Token{}, ErrForged
 	}
 	t := raw.token()
@@ -111,11 +114,15 @@ func (s *Signer) check(key *signingKey, raw *rawToken, at Place, now time.Time) 
 	return t, nil
 }
 
-// sign computes the MAC of the token in raw, for use at a site.
-func (m *macState) sign(site string) []byte {
+// sign computes the MAC of the token in raw, for use at a place.
+func (m *macState) sign(at Place) []byte {
 	m.mac.Reset()
 	m.mac.Write(m.raw[:tokenBody])
-	m.mac.Write(append(m.site[:0], site...))
+	secure := byte(0)
+	if at.Secure {
+		secure = 1
+	}
+	m.mac.Write(append(append(m.site[:0], secure), at.Site...))
 	return m.mac.Sum(m.sum[:0])
 }
 
@@ -134,7 +141,7 @@ func (s *Signer) Mint(t Token, at Place) string {
 	state := key.states.Get().(*macState)
 	defer key.states.Put(state)
 	state.raw.put(t, s.newest, state.hashNetwork(&key.network, homeOf(at.Addr)))
-	copy(state.raw[tokenBody:], state.sign(at.Site)[:tokenMAC])
+	copy(state.raw[tokenBody:], state.sign(at)[:tokenMAC])
 	tokenText.Encode(state.text[:], state.raw[:])
 	return string(state.text[:])
 }

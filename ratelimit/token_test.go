@@ -51,7 +51,7 @@ func TestTokenProvesItselfByContinuity(t *testing.T) {
 func TestVerify(t *testing.T) {
 	s, addr := testSigner(t), netip.MustParseAddr("192.0.2.1")
 	tok := Token{ID: 1 << 63, Issued: simStart, First: simStart.Add(-time.Hour), Stage: Kept}
-	text := s.Mint(tok, Place{addr, "here.test"})
+	text := s.Mint(tok, Place{Addr: addr, Site: "here.test"})
 	if len(text) != TokenLength {
 		t.Fatalf("got %d characters, want %d", len(text), TokenLength)
 	}
@@ -74,12 +74,35 @@ func TestVerify(t *testing.T) {
 		{"bad/short", text[1:], "192.0.2.1", 0, false, ErrMalformed},
 		{"bad/64 KiB", strings.Repeat("A", 64<<10), "192.0.2.1", 0, false, ErrMalformed},
 		{"bad/alphabet", "!" + text[1:], "192.0.2.1", 0, false, ErrMalformed},
-		{"bad/another site's", s.Mint(tok, Place{addr, "there.test"}), "192.0.2.1", 0, false, ErrForged},
-		{"bad/another's key", other.Mint(tok, Place{addr, "here.test"}), "192.0.2.1", 0, false, ErrForged},
+		{"bad/another site's", s.Mint(tok, Place{Addr: addr, Site: "there.test"}), "192.0.2.1", 0, false, ErrForged},
+		{"bad/another's key", other.Mint(tok, Place{Addr: addr, Site: "here.test"}), "192.0.2.1", 0, false, ErrForged},
 	} {
-		got, err := s.Verify(tc.text, Place{netip.MustParseAddr(tc.addr), "here.test"}, simStart.Add(tc.after))
+		got, err := s.Verify(tc.text, Place{Addr: netip.MustParseAddr(tc.addr), Site: "here.test"}, simStart.Add(tc.after))
 		if !errors.Is(err, tc.err) || got.Home != tc.home || (err == nil) != (got.ID == tok.ID) {
 			t.Errorf("%s: got %+v, %v, want home %v, %v", tc.name, got, err, tc.home, tc.err)
+		}
+	}
+}
+
+// A token of a plain connection is none of a secure one, nor the other way round.
+func TestTokensOfPlainConnectionsStayThere(t *testing.T) {
+	s := testSigner(t)
+	plain := Place{Addr: addrOf(1), Site: "here.test"}
+	secure := plain
+	secure.Secure = true
+	tok := Token{ID: 5, Issued: simStart, First: simStart}
+	for _, tc := range []struct {
+		name       string
+		mint, show Place
+		err        error
+	}{
+		{"ok/plain", plain, plain, nil},
+		{"ok/secure", secure, secure, nil},
+		{"bad/read on a plain connection", plain, secure, ErrForged},
+		{"bad/shown on a plain one", secure, plain, ErrForged},
+	} {
+		if _, err := s.Verify(s.Mint(tok, tc.mint), tc.show, simStart); !errors.Is(err, tc.err) {
+			t.Errorf("%s: got %v, want %v", tc.name, err, tc.err)
 		}
 	}
 }
