@@ -149,6 +149,7 @@ func (v *visit) identify(r *http.Request) {
 		} else {
 			v.request.Claim = text
 		}
+		v.request.Scope, v.request.Source = v.client.site, source.key
 		return
 	}
 }

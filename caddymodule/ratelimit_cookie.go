@@ -90,7 +90,7 @@ func (l *rateLimiter) tokenSigner() *ratelimit.Signer {
 
 // place is where the client shows its cookie.
 func (v *visit) place() ratelimit.Place {
-	return ratelimit.Place{Addr: v.request.Addr, Site: v.client.site}
+	return ratelimit.Place{Addr: v.request.Addr, Site: v.client.site, Secure: v.client.secure}
 }
 
 // findToken reads the cookie.

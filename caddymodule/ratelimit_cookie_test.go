@@ -210,7 +210,7 @@ func TestCookieOverTLS(t *testing.T) {
 			if !strings.HasPrefix(line, "__Host-rg=") || !strings.HasSuffix(line, "; HttpOnly; SameSite=Lax; Secure") || strings.Contains(line, "Domain") {
 				t.Errorf("got %q", line)
 			}
-			header := []string{"Cookie", "__Host-rg=" + caddymodule.MintForTest(uint64(len(version.name)*100+int(version.name[5])), "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
+			header := []string{"Cookie", "__Host-rg=" + caddymodule.MintForTLS(uint64(len(version.name)*100+int(version.name[5])), "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
 			expect(t, "first", do(t, client, newRequest(t, http.MethodGet, s.url("/"), nil, header...)).status, http.StatusOK)
 			refused := do(t, client, newRequest(t, http.MethodGet, s.url("/"), nil, header...))
 			expect(t, "second", refused.status, http.StatusTooManyRequests)

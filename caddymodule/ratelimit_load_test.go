@@ -196,7 +196,7 @@ func newCrowd(tb testing.TB, s *server, known bool) *crowd {
 			p.addr = net.IPv4(198, 18, byte(i), 1).String()
 		}
 		if known {
-			p.cookie = caddymodule.MintForTest(uint64(1000+i), p.addr, time.Now().Add(-30*time.Second), time.Now())
+			p.cookie = caddymodule.MintForTLS(uint64(1000+i), p.addr, time.Now().Add(-30*time.Second), time.Now())
 		}
 		c.people = append(c.people, p)
 	}
@@ -232,7 +232,7 @@ func TestManyPeopleBehindOneAddress(t *testing.T) {
 	farms := make(map[string][]string) // made before anybody reads it
 	for at, addr := range []string{sharedAddress, otherAddress} {
 		for i := range 50 {
-			farms[addr] = append(farms[addr], caddymodule.MintForTest(uint64(5000+100*at+i), addr, time.Now().Add(-10*time.Minute), time.Now()))
+			farms[addr] = append(farms[addr], caddymodule.MintForTLS(uint64(5000+100*at+i), addr, time.Now().Add(-10*time.Minute), time.Now()))
 		}
 	}
 	c := newCrowd(t, s, !inFull)

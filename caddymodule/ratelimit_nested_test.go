@@ -46,6 +46,15 @@ func TestLimitBehindAGuard(t *testing.T) {
 	}
 }
 
+// In auto a cookie is set while nothing is short only if there is a budget for clients.
+func TestCookieInAuto(t *testing.T) {
+	addr := origin(t, named("origin"))
+	for options, want := range map[string]bool{"auto": false, "auto {\nclient 10/s\n}": true} {
+		s := serve(t, "reset_guard "+addr+" {\nrate_limit "+options+"\n}")
+		expect(t, options, s.get(t, "/", navigating...).setCookie() != "", want)
+	}
+}
+
 // Whoever would not set the cookie does not keep one behind it from doing so.
 func TestCookieBehindACalmLimit(t *testing.T) {
 	s := serve(t, "reset_guard_limit auto\nreset_guard "+origin(t, named("origin"))+" {\nrate_limit {\nclient 10/s\n}\n}")

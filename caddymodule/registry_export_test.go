@@ -95,11 +95,20 @@ func PlacesTakenForTest() (n int) {
 // MintForTest writes the cookie of a client that has proven itself at an address, of
 // the tests' site.
 func MintForTest(id uint64, addr string, first, issued time.Time) string {
+	return mintForTest(id, addr, first, issued, false)
+}
+
+// MintForTLS is MintForTest over TLS.
+func MintForTLS(id uint64, addr string, first, issued time.Time) string {
+	return mintForTest(id, addr, first, issued, true)
+}
+
+func mintForTest(id uint64, addr string, first, issued time.Time, secure bool) string {
 	currentRegistry().keys.await(20 * time.Second) // a start does not wait for long
 	signer, err := ratelimit.NewSigner(*currentRegistry().keys.ring.Load(), ratelimit.MaxCookieLifetime)
 	if err != nil {
 		panic(err)
 	}
 	t := ratelimit.Token{ID: id, First: first, Issued: issued, Stage: ratelimit.Trusted}
-	return signer.Mint(t, ratelimit.Place{Addr: netip.MustParseAddr(addr), Site: "127.0.0.1"})
+	return signer.Mint(t, ratelimit.Place{Addr: netip.MustParseAddr(addr), Site: "127.0.0.1", Secure: secure})
 }

@@ -19,7 +19,7 @@ func (c *call) offer() bool {
 	if !c.dec.Allowed || c.p.CookieLifetime == 0 || c.user != 0 {
 		return false
 	}
-	return !c.p.Auto || c.pressure > 0
+	return c.p.clientBinds() || c.pressure > 0
 }
 
 // Due tells whether Issue may have a token for a request that was decided so: most
