@@ -27,7 +27,7 @@ func TestSimAblation(t *testing.T) {
 		{"tenure", tenureFirst, "S3b", provenPeople, 3, 0},
 		{"bins", binning, "S1", attackers, 0, 10},
 		{"bins", binning, "S1c", newcomers, 0, 2},
-		{"charging the narrowest first", innerFirst, "S1", newcomers, 5, 0},
+		{"charging the narrowest first", innerFirst, "S1", newcomers, 3, 0},
 		{"bins by port", portBins, "S2p", attackers, 0, 2},
 	} {
 		t.Run(a.without+"/"+a.row, func(t *testing.T) {
