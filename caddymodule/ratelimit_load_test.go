@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,7 @@ type person struct {
 	shared       bool
 	cookie       string
 	sent, served atomic.Int64 // since somebody counts
+	known        atomic.Bool  // was served once
 }
 
 // serveLimited runs a site over TLS, with a certificate of Caddy's own, whose
@@ -111,6 +113,9 @@ func (c *crowd) visit(ctx context.Context, p *person, phase time.Duration) {
 		timer.Reset(time.Second)
 		counts := c.count.Load()
 		served, err := c.ask(context.WithoutCancel(ctx), p.addr, "Mozilla/5.0 (everybody's)", &p.cookie)
+		if served && err == nil {
+			p.known.Store(true)
+		}
 		if counts {
 			p.sent.Add(1)
 			if served && err == nil {
@@ -243,6 +248,10 @@ func TestManyPeopleBehindOneAddress(t *testing.T) {
 	}
 	defer all.Wait()
 	defer leave()
+	// Certificate and connections are made before anything is counted.
+	eventually(t, "first answers for all", func() bool {
+		return !slices.ContainsFunc(c.people, func(p *person) bool { return !p.known.Load() })
+	})
 	for _, a := range abusers(func(addr string) []string { return farms[addr] }) {
 		for j, addr := range []string{sharedAddress, otherAddress} {
 			if strings.HasPrefix(a.name, "rotating in") && j == 0 {
