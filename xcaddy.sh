@@ -117,6 +117,7 @@ run_tests() {
 	rm -f "$log"
 	step "go test, without the race detector"
 	go test ./failover ./health ./diagnose ./ratelimit
+	go test ./caddymodule -run 'DoesNotAllocate$'
 	if [ -n "$skipped" ]; then
 		echo "$skipped"
 		[ "${CI:-}" != true ] || die "tests were skipped: let .ci/run provide what they need"

@@ -134,7 +134,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			h.exchanges.Put(ex)
 		}
 	}()
-	ex.writer = statusWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex, r}
+	ex.writer = statusWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, ex}
 	h.app.spareConnection(w, r)
 	err := h.conclude(ex, &ex.writer, r, next.ServeHTTP(&ex.writer, r))
 	returned = err == nil
@@ -232,8 +232,7 @@ func (ex *exchange) verdict(ctx context.Context, err error) (health.Fault, bool)
 // is gone, if the client is still there to be told more.
 type statusWriter struct {
 	caddyhttp.ResponseWriterWrapper
-	ex      *exchange
-	request *http.Request
+	ex *exchange
 }
 
 // statusClientClosedRequest is not in any RFC; Caddy writes it to the access log.
@@ -246,7 +245,7 @@ func (w *statusWriter) WriteHeader(status int) {
 	}
 	w.ex.beforeHeader(w, status)
 	if w.ex.visit.zone != nil {
-		w.ex.visit.answering(w.ResponseWriter, status, w.request)
+		w.ex.visit.answering(w.ResponseWriter, status)
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }

@@ -246,7 +246,7 @@ func (v *visit) leave(r *http.Request) {
 }
 
 // answering is called with the writer of the answer, just before that goes out.
-func (v *visit) answering(w http.ResponseWriter, status int, r *http.Request) {
+func (v *visit) answering(w http.ResponseWriter, status int) {
 	if v.zone == nil || v.begun || status < http.StatusOK && status != http.StatusSwitchingProtocols {
 		return
 	}

@@ -77,7 +77,7 @@ func (h *LimitHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next ca
 	if v.zone == nil {
 		return next.ServeHTTP(w, r)
 	}
-	return next.ServeHTTP(&limitWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, v, r}, r)
+	return next.ServeHTTP(&limitWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, v}, r)
 }
 
 // parseLimitDirective reads the directive. Syntax:
@@ -94,31 +94,30 @@ func parseLimitDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 // limitWriter sees when the answer begins, however it does.
 type limitWriter struct {
 	caddyhttp.ResponseWriterWrapper
-	visit   *visit
-	request *http.Request
+	visit *visit
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *limitWriter) WriteHeader(status int) {
-	w.visit.answering(w.ResponseWriter, status, w.request)
+	w.visit.answering(w.ResponseWriter, status)
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (w *limitWriter) Write(p []byte) (int, error) {
-	w.visit.answering(w.ResponseWriter, http.StatusOK, w.request)
+	w.visit.answering(w.ResponseWriter, http.StatusOK)
 	return w.ResponseWriterWrapper.Write(p)
 }
 
 // ReadFrom implements io.ReaderFrom.
 func (w *limitWriter) ReadFrom(r io.Reader) (int64, error) {
-	w.visit.answering(w.ResponseWriter, http.StatusOK, w.request)
+	w.visit.answering(w.ResponseWriter, http.StatusOK)
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
 // FlushError is how an answer begins that has no body yet.
 func (w *limitWriter) FlushError() error {
-	w.visit.answering(w.ResponseWriter, http.StatusOK, w.request)
+	w.visit.answering(w.ResponseWriter, http.StatusOK)
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 

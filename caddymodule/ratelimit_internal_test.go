@@ -134,7 +134,7 @@ func TestKeysCountOnceAnswered(t *testing.T) {
 		var v, next visit
 		r := requestFor("X-Api-Key", "k1")
 		l.admit(&v, httptest.NewRecorder(), r)
-		v.answering(httptest.NewRecorder(), step.status, r)
+		v.answering(httptest.NewRecorder(), step.status)
 		if l.admit(&next, httptest.NewRecorder(), requestFor("X-Api-Key", "k1")); next.decision.Class != step.class {
 			t.Errorf("after %d: got %v, want %v", step.status, next.decision.Class, step.class)
 		}

@@ -204,7 +204,7 @@ func TestProxyStatus(t *testing.T) {
 		v     Verdict
 		want  string
 	}{
-		{"token", "proxy.example.com:8080", Judge(upstreamFault), "proxy.example.com:8080;error=http_response_incomplete"},
+		{"token", "edge.example.com:8080", Judge(upstreamFault), "edge.example.com:8080;error=http_response_incomplete"},
 		{"string", "my proxy", Judge(upstreamFault), `"my proxy";error=http_response_incomplete`},
 		{"string that starts with a digit", "10.0.0.1", Judge(upstreamFault), `"10.0.0.1";error=http_response_incomplete`},
 		{"string with quotes", `a"b\c`, Judge(upstreamFault), `"a\"b\\c";error=http_response_incomplete`},

@@ -340,3 +340,25 @@ func TestOffendersAreBounded(t *testing.T) {
 		t.Errorf("got %+v", top[0])
 	}
 }
+
+// Of whom most was refused is told of the time since it was told last, whoever was
+// worse before.
+func TestWorstLately(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	p.ClientBurst = 1
+	for _, step := range []struct {
+		asks map[int]int // address: requests
+		want int         // address; 0: none
+	}{{map[int]int{1: 100, 2: 20}, 1}, {map[int]int{1: 5, 2: 30}, 2}, {nil, 0}, {map[int]int{3: 4}, 3}} {
+		for addr, n := range step.asks {
+			for range n {
+				r := provenRequest(addrOf(addr), uint64(addr), simStart)
+				z.Decide(&p, &r, 0, simStart)
+			}
+		}
+		worst, ok := z.WorstLately()
+		if ok != (step.want > 0) || ok && worst.Addr() != addrOf(step.want) {
+			t.Errorf("after %v: got %v, %v, want address %d", step.asks, worst, ok, step.want)
+		}
+	}
+}

@@ -119,7 +119,7 @@ type Stats struct {
 // some milliseconds and holds up nobody for long.
 func (z *Zone) Stats(n int, now time.Time) Stats {
 	r := z.global.regime.Load()
-	s := Stats{Capacity: r.capacity, Rate: z.global.rate(), Offenders: z.offenders.top(n, z.clock.since(now)), Dominant: z.dominantAt(now)}
+	s := Stats{Capacity: r.capacity, Rate: z.global.rate(), Offenders: z.offenders.top(n, z.clock.since(now)), Dominant: z.Dominant(now)}
 	if !math.IsInf(r.total, 1) {
 		s.Total = r.total
 	}
@@ -290,12 +290,9 @@ func (z *Zone) watchDominant(c *call) {
 	*s = tally{since: c.now, before: asked}
 }
 
-// Dominant is the address that nearly all traffic comes from; nil if there is
-// none.
-func (z *Zone) Dominant(now time.Time) *Dominant { return z.dominantAt(now) }
-
-// dominantAt is the dominant address, unless it was one long ago.
-func (z *Zone) dominantAt(now time.Time) *Dominant {
+// Dominant is the address that nearly all traffic comes from; nil if there is none,
+// or it was one long ago.
+func (z *Zone) Dominant(now time.Time) *Dominant {
 	if d := z.dominant.Load(); d != nil && z.clock.at(now).Sub(d.Seen) < time.Minute {
 		return d
 	}

@@ -279,9 +279,9 @@ func (c *call) budget(count float64) leafBudget {
 }
 
 // siteBudget is what the policy gives the networks around the address, for each
-// address that their sizes count for: as much as one with as many users as count. In Auto that is a part of what can be
-// done, and not of the share of one address: when shares get small, a network with
-// many offices would have the pool of one of them.
+// address that their sizes count for: as much as one with as many users as count. In
+// Auto that is a part of what can be done, and not of the share of one address: when
+// shares get small, a network with many offices would have the pool of one of them.
 func (c *call) siteBudget() siteBudget {
 	b := siteBudget{proven: c.p.provenLimit(), unproven: c.budget(0).unproven}
 	if c.p.Auto {
