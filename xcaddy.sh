@@ -29,7 +29,7 @@ Usage: ./xcaddy.sh <verb>
                     connections that are forgotten, first bytes of streams and the memory
                     of 500 downloads beside reverse_proxy; takes fifteen minutes
   limits            two hundred people behind one address and an abuser, over TLS, as a
-                    table; takes five minutes
+                    table, and rate_limit auto beside off; takes eight minutes
   bench             benchmarks: reset_guard against reverse_proxy, in one run
   help              this text
 
