@@ -184,7 +184,7 @@ func (ex *exchange) keepBody(r *http.Request, p *failover.Policy, budget *failov
 	if ex.spool != nil || r.Body == nil || r.Body == http.NoBody {
 		return
 	}
-	cfg := failover.SpoolConfig{Memory: p.ReplayMemory, File: p.ReplayFile, Budget: budget}
+	cfg := failover.SpoolConfig{Length: r.ContentLength, Memory: p.ReplayMemory, File: p.ReplayFile, Budget: budget}
 	if less.noFile {
 		cfg.File = 0
 	}

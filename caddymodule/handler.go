@@ -193,6 +193,9 @@ func clientStatus(err error) int {
 	if errors.As(err, &tooLarge) {
 		return http.StatusRequestEntityTooLarge
 	}
+	if errors.Is(err, failover.ErrLength) {
+		return http.StatusBadRequest
+	}
 	return http.StatusRequestTimeout
 }
 

@@ -138,7 +138,7 @@ func answerable(err error) bool {
 	var he caddyhttp.HandlerError
 	var tooLarge *http.MaxBytesError
 	var timeout net.Error
-	return errors.As(err, &he) || errors.As(err, &tooLarge) || errors.As(err, &timeout) && timeout.Timeout()
+	return errors.Is(err, failover.ErrLength) || errors.As(err, &he) || errors.As(err, &tooLarge) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // answered judges a response: a gateway error is a fault, and the start of any

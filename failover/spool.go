@@ -21,8 +21,14 @@ var ErrFenced = errors.New("the attempt that was reading this request body is ov
 // client are gone, so it cannot be sent again from its start.
 var ErrNotKept = errors.New("the request body is not kept")
 
+// ErrLength means that the client's body is not as long as its Content-Length. What
+// there is of it is no whole request, and no origin's to judge. (Of the servers that
+// read bodies, HTTP/3's does not find out by itself that one is too short.)
+var ErrLength = errors.New("the request body is not as long as its Content-Length")
+
 // SpoolConfig bounds what a Spool keeps. The zero value keeps nothing.
 type SpoolConfig struct {
+	Length int64  // of the body, as the client declared it; 0 or less: it did not
 	Memory int64  // bytes kept in memory
 	File   int64  // bytes kept in a temporary file when memory is full; 0: no file
 	Dir    string // where the file is made; empty: the system's directory
@@ -298,7 +304,12 @@ func (s *Spool) fetch() {
 // is in the window.
 func (s *Spool) readLocked(p []byte) int {
 	n, err := s.readUnlocked(p)
-	s.window, s.end, s.filled = p[:n], err, n == len(p)
+	filled := n == len(p)
+	if want := s.cfg.Length - s.received; s.cfg.Length > 0 && (int64(n) > want || int64(n) < want && err == io.EOF) {
+		err = fmt.Errorf("%w: %d bytes were announced, %d have come", ErrLength, s.cfg.Length, s.received+int64(n))
+		n = int(min(int64(n), want))
+	}
+	s.window, s.end, s.filled = p[:n], err, filled
 	s.received += int64(n)
 	if s.keeping && s.received > s.cfg.limit() {
 		s.overflowLocked(fmt.Errorf("it is longer than the %d bytes that may be kept", s.cfg.limit()))

@@ -240,6 +240,39 @@ func TestSpoolSourceErrorAtItsOffset(t *testing.T) {
 	}
 }
 
+func TestSpoolLength(t *testing.T) {
+	const said = 40_000 // more than one read
+	for _, tc := range []struct {
+		name string
+		came int
+		want error
+		give int
+	}{
+		{"as said", said, nil, said},
+		{"nothing", 0, ErrLength, 0},
+		{"short", said - 1, ErrLength, said - 1},
+		{"long", said + 1, ErrLength, said},
+	} {
+		for shape, wrap := range map[string]func(io.Reader) io.Reader{
+			"": func(r io.Reader) io.Reader { return r }, "bytewise": iotest.OneByteReader, "end with data": iotest.DataErrReader,
+		} {
+			t.Run(strings.TrimSpace(tc.name+" "+shape), func(t *testing.T) {
+				body := spoolBody(tc.came)
+				s := newTestSpool(t, wrap(bytes.NewReader(body)), SpoolConfig{Length: said, Memory: 1 << 20})
+				for range 2 { // the second attempt gets it from memory
+					got, err := io.ReadAll(mustSpoolReader(t, s))
+					if !errors.Is(err, tc.want) || !bytes.Equal(got, body[:tc.give]) {
+						t.Fatalf("got %d bytes, %v; want the first %d, %v", len(got), err, tc.give, tc.want)
+					}
+				}
+				if err := s.SourceErr(); !errors.Is(err, tc.want) {
+					t.Errorf("SourceErr: got %v, want %v", err, tc.want)
+				}
+			})
+		}
+	}
+}
+
 func TestSpoolLimit(t *testing.T) {
 	for _, tc := range []struct {
 		name         string

@@ -79,7 +79,7 @@ func Classify(err error, ev Evidence) Fault {
 	case ev.Context != nil:
 		f.Cause, f.Side, f.Weight, f.Safety = Timeout, SideProxy, 0, Never
 		return f
-	case isUnsendable(err):
+	case isUnsendable(err), isGivenUp(err, ev):
 		// net/http would not put the client's request on any wire.
 		f.Cause, f.Side, f.Weight, f.Safety = Protocol, SideClient, 0, Never
 		return f
@@ -228,6 +228,16 @@ func causeOfExchange(f Fault, ev Evidence) Fault {
 // which the connection has not seen. TLS ends with an alert; the FIN comes later.
 func isHangup(err error, ev Evidence) bool {
 	return ev.Conn != nil && !ev.InBody && errors.Is(err, net.ErrClosed)
+}
+
+// isGivenUp tells that net/http closed the connection while it was waiting for the
+// answer: its writer had given the request up. Of the writer's error and of this,
+// which follows from it, RoundTrip returns one by chance. A writer that the
+// connection failed is told by the connection's own first event, which is not this.
+func isGivenUp(err error, ev Evidence) bool {
+	var op *net.OpError
+	return ev.Conn != nil && !ev.Multiplexed && !ev.InBody && !ev.Answered && ev.Conn.End().Kind == EndLocal &&
+		errors.Is(err, net.ErrClosed) && errors.As(err, &op) && op.Op == "read"
 }
 
 // endOf prefers the connection's own first event over the error, which may only

@@ -6,6 +6,8 @@ package health_test
 
 import (
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"testing"
 
@@ -69,6 +71,25 @@ func TestClassifyUnsendable(t *testing.T) {
 			o := startOrigin(t, faultinject.Config{})
 			expectUnsendable(t, o, newClient(t, nil), tc.spoil)
 		})
+	}
+}
+
+// When net/http gives a request up while writing it, RoundTrip returns the writer's
+// error or, rarely, what the reader sees of the connection that the writer closed.
+func TestClassifyGivenUp(t *testing.T) {
+	for _, sent := range []string{"", "PUT "} {
+		c := newClient(t, nil)
+		conn, err := c.dial(t.Context(), "tcp", startPeer(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, sent); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+		_, err = conn.Read(make([]byte, 1))
+		ev := health.Evidence{Watched: true, Connected: true, Conn: health.Unwrap(conn)}
+		want{cause: health.Protocol, side: health.SideClient, safety: health.Never}.check(t, health.Classify(err, ev))
 	}
 }
 
