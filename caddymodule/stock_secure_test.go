@@ -41,8 +41,22 @@ type secureServer struct {
 // serveSecure runs a Caddy with one site on https, in all versions of HTTP.
 func serveSecure(tb testing.TB, directives string) *secureServer {
 	tb.Helper()
+	addr := freeAddr(tb)
+	return serveSecureAs(tb, addr, addr, directives)
+}
+
+// serveSecureAnyHost is serveSecure for every host.
+func serveSecureAnyHost(tb testing.TB, directives string) *secureServer {
+	tb.Helper()
+	addr := freeAddr(tb)
+	_, port, _ := net.SplitHostPort(addr)
+	return serveSecureAs(tb, addr, ":"+port, directives)
+}
+
+func serveSecureAs(tb testing.TB, addr, site, directives string) *secureServer {
+	tb.Helper()
 	dir := tb.TempDir()
-	s := &secureServer{server: &server{addr: freeAddr(tb), log: filepath.Join(dir, "caddy.log")}}
+	s := &secureServer{server: &server{addr: addr, log: filepath.Join(dir, "caddy.log")}}
 	cert, key := certificateFiles(tb, dir)
 	s.config = adapt(tb, fmt.Sprintf(`{
 	admin off
@@ -59,7 +73,7 @@ https://%s {
 	tls %s %s
 	%s
 }
-`, s.log, s.addr, cert, key, directives))
+`, s.log, site, cert, key, directives))
 	s.load(tb, s.config)
 	return s
 }

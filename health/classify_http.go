@@ -207,23 +207,39 @@ func isProtocol(err error) bool {
 	return false
 }
 
-// isUnsendable recognises what net/http says of a request that is not valid HTTP
-// itself, which it sends to nobody: a client can make such a request (a trailer
-// field's name, an HTTP/2 path), and no origin has a part in it.
+// isUnsendable recognises what net/http and quic-go say of a request that they do not
+// put on the wire as it is: its trailer is none, its host no name (IDNA), its header
+// more than the origin takes; or it asks for an upgrade, which HTTP/2 does not have. A
+// client can make such requests, and no origin has a part in them.
 func isUnsendable(err error) bool {
 	if err == nil {
 		return false
 	}
 	msg := err.Error()
-	for _, s := range []string{
-		"net/http: invalid header field", "net/http: invalid trailer field", "invalid Trailer key",
-		"net/http: invalid method", "http2: invalid request", "invalid HTTP trailer name", "invalid HTTP header",
-	} {
-		if strings.HasPrefix(msg, s) || strings.HasPrefix(msg, "http2: "+s) {
+	for _, from := range []string{"net/http: ", "http2: ", "http3: "} {
+		if rest, ok := strings.CutPrefix(msg, from); ok {
+			msg = rest
+			break
+		}
+	}
+	for _, s := range unsendable {
+		if strings.HasPrefix(msg, s) {
 			return true
 		}
 	}
 	return false
+}
+
+// unsendable are the beginnings of the messages of net/http (Request.write,
+// Transport.roundTrip), of http2's httpcommon.EncodeHeaders and of http3's
+// requestWriter. What those say of answers begins otherwise.
+var unsendable = [...]string{
+	"invalid header field", "invalid trailer field", "invalid Trailer key", "invalid method",
+	"invalid request :", "invalid :protocol header", "invalid Host header", "idna: ",
+	"invalid HTTP header", "invalid HTTP trailer", "invalid http header field",
+	"invalid Upgrade request header", "invalid Connection request header", "invalid Transfer-Encoding request header",
+	"request header list larger than peer's advertised limit",
+	"can't write control character in Request.URL",
 }
 
 // isServerClosedIdle recognises net/http's errServerClosedIdle, which is not
