@@ -140,8 +140,12 @@ type abuser struct {
 }
 
 // The pools of the shared address: 50 + 200 for proven clients, 150 + 0.2 x 200
-// for others, six tenths of it for those with a cookie.
-const provenPool, unprovenPool = 50 + sharedUsers, 150 + 0.2*sharedUsers
+// for others, six tenths of it for those with a cookie. People are counted in 256
+// bits, of 200 with a standard error of 5 %: three of them may be counted in excess.
+const (
+	counted                  = 1.15 * sharedUsers
+	provenPool, unprovenPool = 50 + counted, 150 + 0.2*counted
+)
 
 func abusers(farmed func(addr string) []string) []abuser {
 	bin := func(pool float64) func(float64) float64 {
