@@ -88,7 +88,7 @@ func startIdlePeer(t *testing.T, first turn, overTLS bool, end ending) (c *clien
 func endBeforeWrite(first turn, overTLS bool, end ending, s send) func(*testing.T) health.Fault {
 	return func(t *testing.T) health.Fault {
 		c, url, over := startIdlePeer(t, first, overTLS, end)
-		closed := c.watchClose()
+		closed := c.watch().closed
 		left := int(first)
 		c.gotConn = func(*health.Conn, bool) {
 			if left--; left == -1 {

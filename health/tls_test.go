@@ -8,7 +8,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -101,19 +101,14 @@ func rejectClient(when bool) func(*testing.T) health.Fault {
 			drain(c)
 		})
 		c := newClient(t, roots)
-		closed := c.watchClose()
-		c.gotConn = func(conn *health.Conn, _ bool) {
+		conn := c.watch()
+		c.gotConn = func(*health.Conn, bool) {
 			if when == beforeRequest {
-				<-closed
+				<-conn.closed
 				return
 			}
-			before := conn.Sent()
-			go func() {
-				for conn.Sent() == before {
-					runtime.Gosched()
-				}
-				close(sent)
-			}()
+			wrote := sync.OnceFunc(func() { close(sent) })
+			conn.wrote.Store(&wrote)
 		}
 		return c.do(t, send{}.request(t, "https://"+addr)).fault(t)
 	}

@@ -67,27 +67,40 @@ func (g *gatedConn) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// watchClose returns a channel that is closed when net/http closes the first
-// connection.
-func (c *client) watchClose() <-chan struct{} {
-	closed := make(chan struct{})
+// watch tells of the first connection that net/http closes it, and, if asked, that
+// something was written.
+func (c *client) watch() *watch {
+	w := &watch{closed: make(chan struct{})}
 	c.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := c.dialer.DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, &dialError{err}
 		}
-		return health.WatchConn(&closingConn{Conn: conn, closed: closed}), nil
+		return health.WatchConn(&toldConn{Conn: conn, watch: w}), nil
 	}
-	return closed
+	return w
 }
 
-type closingConn struct {
+type watch struct {
+	closed  chan struct{}
+	closing sync.Once
+	wrote   atomic.Pointer[func()] // called after each write from now on
+}
+
+type toldConn struct {
 	net.Conn
-	closed chan struct{}
-	once   sync.Once
+	watch *watch
 }
 
-func (c *closingConn) Close() error {
-	c.once.Do(func() { close(c.closed) })
+func (c *toldConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if wrote := c.watch.wrote.Load(); wrote != nil && n > 0 {
+		(*wrote)()
+	}
+	return n, err
+}
+
+func (c *toldConn) Close() error {
+	c.watch.closing.Do(func() { close(c.watch.closed) })
 	return c.Conn.Close()
 }
