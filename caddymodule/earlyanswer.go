@@ -20,23 +20,28 @@ func uploadsMore(r *http.Request, taken int64) bool {
 	return r.ProtoMajor == 1 && (r.ContentLength < 0 || missing > readByServer || r.Close && missing > 0)
 }
 
-func (ex *exchange) uploadsOn() bool {
+// uploading tells that a part of an upload is still to come.
+func (ex *exchange) uploading() bool {
 	r := ex.request
-	if r == nil || ex.upgraded || ex.body.ended.Load() || awaitsContinue(ex, r) {
-		return false
-	}
-	return uploadsMore(r, ex.body.taken.Load())
+	return r != nil && r.ProtoMajor == 1 && !ex.upgraded && !ex.body.ended.Load() && !awaitsContinue(ex, r)
+}
+
+func (ex *exchange) uploadsOn() bool {
+	return ex.uploading() && uploadsMore(ex.request, ex.body.taken.Load())
 }
 
 // beforeHeader is called before the header of an answer is sent. Of an upload
 // whose length is unknown net/http would first read a part, however long that
-// takes.
+// takes; the rest of a small one it would read and close, while the transport is
+// still passing it on, which breaks off the exchange with the upstream.
 func (ex *exchange) beforeHeader(w http.ResponseWriter, status int) {
-	if status < http.StatusOK || !ex.uploadsOn() {
+	if status < http.StatusOK || !ex.uploading() {
 		return
 	}
-	ex.early = true
-	if ex.request.ContentLength < 0 {
+	ex.early = ex.early || ex.uploadsOn()
+	r := ex.request
+	missing := r.ContentLength - ex.body.taken.Load()
+	if r.ContentLength < 0 || missing > 0 && missing <= readByServer {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		ex.endConnection(w)
 	}

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,6 +99,46 @@ func TestEarlyAnswersArrive(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestEarlyAnswersOfSmallUploadsAreWhole: net/http would read the rest of a small
+// upload itself before it sends an answer's header, and close the body while the proxy
+// is still passing it on; that broke off the exchange with the origin.
+func TestEarlyAnswersOfSmallUploadsAreWhole(t *testing.T) {
+	const long = 2 << 20
+	arrived := make(chan struct{}, 1)
+	answer := faultinject.Bytes(long)
+	s := serve(t, guarded+" "+tcpOrigin(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
+		}
+		arrived <- struct{}{}
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", long)
+		_, _ = c.Write(answer)
+		_, _ = io.Copy(io.Discard, c)
+	}))
+	for i := range 200 {
+		conn, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		size := 100<<10 + i
+		_, _ = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\nx", s.addr, size)
+		receive(t, "the request", arrived)
+		var sending sync.WaitGroup
+		sending.Go(func() { _, _ = conn.Write(make([]byte, size-1)) })
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(res.Body)
+		if err != nil || !bytes.Equal(got, answer) {
+			t.Errorf("answer %d: got %d bytes and %v", i, len(got), err)
+		}
+		sending.Wait()
+		_ = conn.Close()
 	}
 }
 
