@@ -55,10 +55,15 @@ func (ex *exchange) report(log *faultLog, r *http.Request, end ending) {
 	if ex.site != nil {
 		zone = ex.site.label()
 	}
-	for _, rec := range records[max(0, ex.reported-ex.Dropped()):] {
+	untold := records[max(0, ex.reported-ex.Dropped()):]
+	for i, rec := range untold {
 		if c := log.admit(zone, rec, end, now); c != nil {
 			ex.requestID(r)
-			c.Write(append(faultFields(zone, rec, end), requestFields(ex, r)...)...)
+			fields := append(faultFields(zone, rec, end, now), requestFields(ex, r)...)
+			if lost := ex.Dropped() - ex.reported; i == len(untold)-1 && lost > 0 {
+				fields = append(fields, zap.Int("faults_left_out", lost))
+			}
+			c.Write(fields...)
 		}
 	}
 	ex.reported = all
@@ -109,7 +114,9 @@ func levelOf(f health.Fault, action failover.Action, outcome string) zapcore.Lev
 		return zapcore.WarnLevel // it is the origin that was silent
 	case f.Cause == health.ClientGone, f.Side == health.SideClient:
 		return zapcore.DebugLevel
-	case (action == failover.Retried || action == failover.Resumed && outcome != outcomeAborted) && !f.Trip:
+	case f.Cause == health.Mismatch && action == failover.Resumed:
+		return zapcore.WarnLevel // clients of one version get no rest from the other
+	case (action == failover.Retried || action == failover.Resumed) && !f.Trip:
 		return zapcore.InfoLevel
 	case outcome == outcomeError, outcome == outcomeAborted:
 		return zapcore.ErrorLevel
@@ -117,9 +124,13 @@ func levelOf(f health.Fault, action failover.Action, outcome string) zapcore.Lev
 	return zapcore.WarnLevel
 }
 
-func faultFields(zone string, rec failover.Record, end ending) []zap.Field {
+// toldLate is how much later than the fault a line must be written for it to say
+// when the fault was.
+const toldLate = time.Second
+
+func faultFields(zone string, rec failover.Record, end ending, now time.Time) []zap.Field {
 	if rec.Cause == health.ClientGone && end.outcome != outcomeError {
-		end = ending{outcome: outcomeClientGone}
+		end.outcome = outcomeClientGone
 	}
 	fields := []zap.Field{
 		zap.String("zone", clip(zone)),
@@ -148,11 +159,37 @@ func faultFields(zone string, rec failover.Record, end ending) []zap.Field {
 	if rec.Decision.Reason != "" {
 		fields = append(fields, zap.String("reason", string(rec.Decision.Reason)))
 	}
-	if rec.Decision.Action == failover.GaveUp || rec.Trip || rec.Phase == health.PhaseDial {
-		fields = append(fields, zap.String("hint", diagnose.Hint(rec.Fault)))
+	if rec.ResumedBy != "" {
+		fields = append(fields, zap.String("resumed_by", clip(rec.ResumedBy)), zap.Int64("resumed_at", rec.ResumedAt))
+	}
+	if now.Sub(rec.At) >= toldLate {
+		fields = append(fields, zap.Time("at", rec.At))
+	}
+	if rec.Decision.Action == failover.GaveUp || rec.Trip || rec.Phase == health.PhaseDial || rec.Cause == health.Mismatch {
+		fields = append(fields, zap.String("hint", hintOf(rec)))
 	}
 	return fields
 }
+
+// hintOf is about what keeps answers from being finished, where that is known: why one
+// broke off is said by the lines of those that were.
+func hintOf(rec failover.Record) string {
+	if rec.Side == health.SideClient {
+		return diagnose.Hint(rec.Fault)
+	}
+	switch rec.Decision.Reason {
+	case failover.ReasonNoProof:
+		return hintNoProof
+	case failover.ReasonVersion:
+		return hintVersion
+	}
+	return diagnose.Hint(rec.Fault)
+}
+
+const (
+	hintNoProof = "The origin broke off an answer: look into its log. Nothing proved what belongs to the rest, so clients got a part: let the origins send a Content-Length and the same strong ETag, or set `resume verify`."
+	hintVersion = "An answer broke off, and another origin had another version, so clients got a part. Make ETag, Last-Modified and length the same on all origins (no ETags made from inodes), and finish deployments."
+)
 
 // requestFields name the client's request, so that it is found in other logs.
 func requestFields(ex *exchange, r *http.Request) []zap.Field {

@@ -116,7 +116,7 @@ func TestSumsAreAsUrgentAsTheirLines(t *testing.T) {
 			end := ending{outcome: outcomeAnswered}
 			for range 3 {
 				if c := log.admit("", rec, end, time.Now()); c != nil {
-					c.Write(faultFields("", rec, end)...)
+					c.Write(faultFields("", rec, end, time.Now())...)
 				}
 			}
 			log.summaries(log.burst.Flush(time.Now()))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/resetguard/caddy-resetguard/failover"
 	"github.com/resetguard/caddy-resetguard/health"
 )
 
@@ -37,7 +38,8 @@ const (
 // which they are registered anew.
 type metrics struct {
 	requests, retries *prometheus.CounterVec
-	resumes           *prometheus.CounterVec
+	resumes, finished *prometheus.CounterVec
+	aborted           *prometheus.CounterVec
 	faults, ejections *prometheus.CounterVec
 	latency           *prometheus.HistogramVec
 	refused           prometheus.Counter
@@ -63,6 +65,7 @@ type upstreamMetrics struct {
 	requests prometheus.Counter
 	retries  prometheus.Counter
 	resumes  prometheus.Counter
+	finished prometheus.Counter
 	latency  prometheus.Observer
 	used     atomic.Int64 // in Unix seconds, give or take usedStep
 }
@@ -87,10 +90,12 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 	m := &metrics{
 		requests:      counter("requests_total", "Attempts made at an upstream.", "upstream"),
 		retries:       counter("retries_total", "Attempts at an upstream after which the request was sent again.", "upstream"),
-		resumes:       counter("resumes_total", "Attempts at an upstream after which another one was asked for the rest of the response.", "upstream"),
+		resumes:       counter("resumes_total", "Attempts at an upstream that broke off a response which can be resumed, or failed to go on with one.", "upstream"),
+		finished:      counter("resumed_responses_total", "Responses that broke off and that this upstream finished.", "upstream"),
+		aborted:       counter("aborted_total", "Responses that this upstream began, of which clients got only a part.", "upstream", "reason"),
 		faults:        counter("faults_total", "Faults of attempts at an upstream, those of clients included.", "upstream", "cause", "phase"),
 		ejections:     counter("ejections_total", "How often an upstream was ejected.", "upstream", "reason"),
-		refused:       single("retries_refused_total", "Retries that the budget did not allow."),
+		refused:       single("retries_refused_total", "Retries and resumes that the budget did not allow."),
 		queued:        counter("queued_total", "Requests that waited for room at an upstream.", "zone"),
 		shed:          counter("refused_total", "Requests that were refused because of overload.", "zone", "reason", "class"),
 		wouldShed:     counter("would_refuse_total", "Requests that would have been refused, in the mode observe.", "zone", "reason", "class"),
@@ -101,7 +106,7 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 		}, []string{"upstream"}),
 		inUse: inUse,
 	}
-	m.byUpstream = append(m.byUpstream, m.requests, m.retries, m.resumes, m.faults, m.ejections, m.latency)
+	m.byUpstream = append(m.byUpstream, m.requests, m.retries, m.resumes, m.finished, m.aborted, m.faults, m.ejections, m.latency)
 	m.upstreams.Store(&map[string]*upstreamMetrics{})
 	return m
 }
@@ -109,7 +114,7 @@ func newMetrics(inUse func(time.Time) map[string]bool) *metrics {
 // register makes the metrics part of a configuration's registry.
 func (m *metrics) register(reg *prometheus.Registry, r *registry) error {
 	for _, c := range []prometheus.Collector{
-		m.requests, m.retries, m.resumes, m.faults, m.ejections, m.latency, m.refused, m.eventsDropped,
+		m.requests, m.retries, m.resumes, m.finished, m.aborted, m.faults, m.ejections, m.latency, m.refused, m.eventsDropped,
 		m.queued, m.shed, m.wouldShed, stateCollector{r}, rateCollector{r},
 	} {
 		var already prometheus.AlreadyRegisteredError
@@ -157,6 +162,7 @@ func (m *metrics) add(addr string, now time.Time) *upstreamMetrics {
 		requests: m.requests.WithLabelValues(name),
 		retries:  m.retries.WithLabelValues(name),
 		resumes:  m.resumes.WithLabelValues(name),
+		finished: m.finished.WithLabelValues(name),
 		latency:  m.latency.WithLabelValues(name),
 	}
 	u.used.Store(now.Unix())
@@ -200,6 +206,11 @@ func (m *metrics) fault(addr string, f *health.Fault) {
 	if f != nil {
 		m.faults.WithLabelValues(m.of(addr).name, string(f.Cause), string(f.Phase)).Inc()
 	}
+}
+
+// cut counts a response of which the client got only a part.
+func (m *metrics) cut(addr string, reason failover.Reason) {
+	m.aborted.WithLabelValues(m.of(addr).name, string(reason)).Inc()
 }
 
 func (m *metrics) transition(e health.Transition) {

@@ -165,7 +165,7 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 		return res, nil
 	}
 	a.inBody, a.length, a.status = true, lengthOf(res), res.StatusCode
-	a.body.Watch(a.watchBody(res), a)
+	a.body.Watch(a.watchBody(res, false), a)
 	ready := a.ready(res)
 	if a.length < 0 || ready < a.length {
 		a.prepareResume(res)
@@ -311,8 +311,12 @@ func (a *attempt) BodyEnded(received int64, err error) {
 	}
 	f := a.classify(err, a.evidence(a.view.Load()))
 	a.conclude(&f)
-	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: a.notResumed()})
-	a.report(ending{outcome: outcomeAborted})
+	reason := a.notResumed()
+	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.GaveUp, Reason: reason})
+	if a.member != nil && f.Side != health.SideClient {
+		a.transport.site.app.registry.metrics.cut(a.member.Addr(), reason)
+	}
+	a.report(ending{outcomeAborted, a.status})
 }
 
 func (a *attempt) report(end ending) {

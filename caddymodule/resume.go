@@ -8,7 +8,6 @@ package caddymodule
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -51,6 +50,7 @@ type relay struct {
 	since time.Time
 	at    int64
 	tries int
+	free  int      // tries after which no upstream had got a byte
 	tried exchange // as far as the choice of an upstream needs one
 	small bool     // that progress was small, and soon over
 
@@ -61,7 +61,7 @@ type relay struct {
 	// again is the answer that goes on, if it has come as a whole once more.
 	again *http.Response
 
-	mismatch error // what another upstream has instead; nil if none was seen
+	mismatch *failover.MismatchError // what another upstream has instead; nil if none was seen
 	gaveUp   bool
 }
 
@@ -91,8 +91,11 @@ func withoutBody(req *http.Request, spool *failover.Spool) *http.Request {
 // notResumed is why nobody tried to go on with a response that broke off.
 func (a *attempt) notResumed() failover.Reason {
 	p := &a.transport.policy
-	if p.Resume == failover.ResumeOff || p.Attempts == 1 || a.out.Method != http.MethodGet || a.client.Err() != nil {
+	switch {
+	case a.out.Method != http.MethodGet, a.client.Err() != nil:
 		return failover.ReasonCommitted
+	case p.Resume == failover.ResumeOff, p.Attempts == 1:
+		return failover.ReasonNoResume
 	}
 	return failover.ReasonNoProof
 }
@@ -131,6 +134,8 @@ func (rl *relay) resume(sent int64, err error) (io.ReadCloser, error) {
 		}
 		rest, failed := rl.try(sent)
 		if rest != nil {
+			last := rl.first.ex.Last()
+			last.ResumedBy, last.ResumedAt = rl.cur.upstream, sent
 			return rest, nil
 		}
 		if failed != nil {
@@ -142,7 +147,7 @@ func (rl *relay) resume(sent int64, err error) (io.ReadCloser, error) {
 // advance begins the tries anew after so many bytes.
 func (rl *relay) advance(by int64, now time.Time) {
 	rl.small = !rl.since.IsZero() && by < smallProgress && now.Sub(rl.since) < smallWithin
-	rl.since, rl.tries, rl.tried = now, 0, exchange{}
+	rl.since, rl.tries, rl.free, rl.tried = now, 0, 0, exchange{}
 }
 
 // lose is called when the current attempt has failed.
@@ -176,13 +181,17 @@ func (rl *relay) refusal(f health.Fault, now time.Time) failover.Reason {
 	switch {
 	case f.Safety == health.Never, a.client.Err() != nil:
 		return failover.ReasonFutile
-	case rl.tries >= most && rl.mismatch != nil:
+	case rl.tries >= most && rl.mismatch != nil && rl.mismatch.OtherVersion():
 		return failover.ReasonVersion
+	case rl.tries >= most && f.Cause == health.Mismatch:
+		return failover.ReasonNoRest
 	case rl.tries >= most:
 		return failover.ReasonAttempts
 	case rl.tries > 1 && now.Sub(rl.since) >= p.Within:
 		return failover.ReasonDeadline
-	case a.resumption.Spent(), !rl.permit(now):
+	case a.resumption.Spent():
+		return failover.ReasonReread
+	case !rl.permit(f, now):
 		return failover.ReasonBudget
 	}
 	return ""
@@ -191,15 +200,19 @@ func (rl *relay) refusal(f health.Fault, now time.Time) failover.Reason {
 // permit asks the retry budget. To ask for what is missing, after a good deal has
 // come, makes no upstream work more than the first request did. To have the
 // beginning sent again does, but is no attempt that came to nothing; everything
-// else is.
-func (rl *relay) permit(now time.Time) bool {
+// else is. As with retries, some attempts of which no upstream got a byte are free.
+func (rl *relay) permit(f health.Fault, now time.Time) bool {
 	progress := rl.tries == 1 && !rl.small
 	if progress && !rl.first.resumption.Costly() || rl.cur.member == nil {
 		return true
 	}
 	s := rl.first.transport.site
 	load := failover.Load{Pressure: s.app.registry.host.State().P, PoolFault: !progress && s.shared.health.Down(now)}
-	ok := s.shared.budget.Take(rl.first.transport.policy.Budget, clientOf(rl.first.out), false, load, now)
+	free := f.Safety == health.Unsent && rl.free < failover.FreeAttempts
+	if free {
+		rl.free++
+	}
+	ok := s.shared.budget.Take(rl.first.transport.policy.Budget, clientOf(rl.first.out), free, load, now)
 	if !ok {
 		s.app.registry.metrics.refused.Inc()
 	}
@@ -211,14 +224,13 @@ func (rl *relay) giveUp(reason failover.Reason, err error) error {
 	rl.gaveUp = true
 	last := rl.first.ex.Last()
 	last.Decision = failover.Decision{Action: failover.GaveUp, Reason: reason}
-	if rl.mismatch != nil {
-		last.Err = fmt.Errorf("%w; %w", last.Err, rl.mismatch)
+	if m := rl.first.member; m != nil {
+		rl.first.transport.site.app.registry.metrics.cut(m.Addr(), reason)
 	}
 	return err
 }
 
-// try asks one upstream for what is missing after sent bytes. It returns neither
-// if that has another version.
+// try asks one upstream for what is missing after sent bytes.
 func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 	u, member := rl.next()
 	if err := rl.pause(rl.isEarly(u)); err != nil {
@@ -241,24 +253,43 @@ func (rl *relay) try(sent int64) (io.ReadCloser, *health.Fault) {
 		return nil, &f
 	}
 	a.inBody, a.length = true, lengthOf(res)
-	res.Body = a.watchBody(res)
+	res.Body = a.watchBody(res, true) // what the client has already is due
 	rest, err := rl.first.resumption.Accept(res, sent)
 	if err == nil {
 		if rl.first.length < 0 { // no part of such a body can be asked for
 			rl.again = res
+			a.dismiss()
 		}
 		return &resumedBody{Reader: rest, Closer: res.Body}, nil
 	}
 	_ = res.Body.Close()
 	rl.noteReread(before, time.Now())
 	if mismatch := (*failover.MismatchError)(nil); errors.As(err, &mismatch) {
-		rl.mismatch = fmt.Errorf("%s cannot go on: %w", a.upstream, mismatch)
-		a.stop(nil)
-		a.conclude(nil) // to have another version is no fault
-		rl.avoid()
-		return nil, nil
+		return nil, rl.differs(mismatch)
 	}
 	return nil, rl.failed(err)
+}
+
+// differs notes that the current upstream has something else. That does not count
+// against its health, but operators have to know: clients of one version get no rest
+// from the other.
+func (rl *relay) differs(mismatch *failover.MismatchError) *health.Fault {
+	if rl.mismatch == nil || mismatch.OtherVersion() {
+		rl.mismatch = mismatch
+	}
+	a := rl.cur
+	f := health.Fault{
+		Cause: health.Mismatch, Phase: health.PhaseHeaders, Side: health.SideUpstream, Safety: health.IfIdempotent,
+		Sent: -1, Received: -1, Elapsed: time.Since(a.began), Err: mismatch,
+	}
+	a.stop(nil)
+	a.conclude(nil)
+	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.Resumed})
+	if a.member != nil {
+		a.transport.site.app.registry.metrics.fault(a.member.Addr(), &f)
+	}
+	rl.avoid()
+	return &f
 }
 
 // noteReread takes what was sent again of the beginning for progress, too.
@@ -291,11 +322,14 @@ func (rl *relay) ended(received int64, err error) {
 	rl.cur.conclude(nil) // if nothing else was found
 	switch a := rl.first; {
 	case err == nil, a.length >= 0 && received >= a.length:
+		if m := rl.cur.member; m != nil {
+			rl.cur.transport.site.app.registry.metrics.of(m.Addr()).finished.Inc()
+		}
 		a.report(ending{outcomeAnswered, a.status})
 	case err == failover.ErrUnread, a.client.Err() != nil:
-		a.report(ending{outcome: outcomeClientGone})
+		a.report(ending{outcomeClientGone, a.status})
 	default:
-		a.report(ending{outcome: outcomeAborted})
+		a.report(ending{outcomeAborted, a.status})
 	}
 }
 

@@ -210,10 +210,10 @@ func (a *attempt) stoppable(ctx context.Context) context.Context {
 }
 
 // watchBody goes on watching within the response's body, if that has an end that
-// is due. Of a body without a length nobody knows whether it is a long poll or
-// an event stream that has nothing to say.
-func (a *attempt) watchBody(res *http.Response) io.ReadCloser {
-	if a.dog == nil || a.length < 0 || caddyhttp.IsIncremental(res.Header) || isStream(res.Header.Get("Content-Type")) {
+// is due, or a part of it is. Of a body without a length nobody knows whether it is a
+// long poll or an event stream that has nothing to say.
+func (a *attempt) watchBody(res *http.Response, due bool) io.ReadCloser {
+	if a.dog == nil || a.length < 0 && !due || caddyhttp.IsIncremental(res.Header) || isStream(res.Header.Get("Content-Type")) {
 		a.dismiss()
 		return res.Body
 	}

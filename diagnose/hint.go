@@ -44,6 +44,8 @@ func Hint(f health.Fault) string {
 		return "The origin says that it has too much to do. Add capacity, or look for what loads it (slow queries, a crawler, a job)."
 	case health.Status:
 		return hintStatus(f)
+	case health.Mismatch:
+		return "Asked for the rest of another origin's answer, this one did not have it; the error says what differs. Make releases, ETags and lengths the same on all origins, and let them all answer requests for ranges."
 	case health.LocalPorts, health.LocalFiles, health.LocalMemory, health.NoUpstream:
 		return hintLocal(f)
 	case health.ClientGone:

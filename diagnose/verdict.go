@@ -116,6 +116,8 @@ func proxyError(f health.Fault) string {
 		return "http_protocol_error"
 	case health.RefusedStream, health.Overloaded, health.Status, health.NoUpstream:
 		return "destination_unavailable"
+	case health.Mismatch:
+		return "http_response_incomplete"
 	case health.LocalPorts:
 		// Ports are what limits the connections to this one next hop.
 		return "connection_limit_reached"

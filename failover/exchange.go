@@ -34,7 +34,10 @@ const (
 	ReasonFutile    Reason = "retry_is_futile"    // a shortage of this host, or nobody is waiting
 	ReasonCommitted Reason = "response_committed" // part of the response has reached the client
 	ReasonNoProof   Reason = "not_resumable"      // part of the response has reached the client, and nothing proves what belongs to it
-	ReasonVersion   Reason = "other_version"      // the origins asked for the rest have another version
+	ReasonVersion   Reason = "other_version"      // an origin asked for the rest has another version
+	ReasonNoRest    Reason = "no_rest"            // the origins asked for the rest did not send a part
+	ReasonReread    Reason = "reread_used_up"     // origins have sent again as much as they may
+	ReasonNoResume  Reason = "resume_off"         // part of the response has reached the client, and it is not to be resumed
 	ReasonOff       Reason = "failover_off"       // the configuration allows one attempt
 	ReasonNoRoom    Reason = "no_room"            // the origins have as much to do as they can
 	ReasonBudget    Reason = "budget_used_up"     // too many requests are sent again already
@@ -55,9 +58,15 @@ func (d Decision) Retry() bool { return d.Action == Retried }
 // Record is one fault of an exchange with what was done about it.
 type Record struct {
 	health.Fault
+	At       time.Time
 	Upstream string
 	Attempt  int
 	Decision Decision
+
+	// ResumedBy is the origin that went on with the response, after ResumedAt bytes
+	// of its body; empty if none did.
+	ResumedBy string
+	ResumedAt int64
 }
 
 // Exchange is one client's request: when it began, what was tried, what went
@@ -83,7 +92,8 @@ type Exchange struct {
 }
 
 // maxRecords is more than the attempts of any policy and the idle connections
-// that net/http keeps for one origin by default (32 in Caddy) come to.
+// that net/http keeps for one origin by default (32 in Caddy) come to. A long
+// response may be resumed more often: then the latest are kept.
 const maxRecords = 64
 
 type triedOrigin struct {
@@ -210,7 +220,7 @@ func (e *Exchange) Note(f health.Fault, upstream string, d Decision) {
 		e.records = append(e.records[:0], e.records[1:]...)
 		e.dropped++
 	}
-	e.records = append(e.records, Record{Fault: f, Upstream: upstream, Attempt: e.attempts, Decision: d})
+	e.records = append(e.records, Record{Fault: f, At: time.Now(), Upstream: upstream, Attempt: e.attempts, Decision: d})
 }
 
 // MarkTried makes the next attempt avoid upstream.

@@ -182,9 +182,20 @@ func (r *Resumption) StartOver() {
 // Spent tells that so much was sent again that no more is to be.
 func (r *Resumption) Spent() bool { return r.prefix != nil && r.prefix.spent() }
 
+// What is checked first in an answer; the other checks are about the content.
+const (
+	checkStatus    = "status"
+	checkRange     = "Content-Range"
+	checkValidator = "validator"
+)
+
 // MismatchError tells why an origin's answer does not continue a response: it
 // has something else.
 type MismatchError struct{ Check, Detail string }
+
+// OtherVersion tells that the origin has another version. Otherwise it has only not
+// sent what it was asked for: it knows no ranges, or answered with an error.
+func (e *MismatchError) OtherVersion() bool { return e.Check != checkStatus && e.Check != checkRange }
 
 func (e *MismatchError) Error() string { return "the other answer's " + e.Check + " " + e.Detail }
 

@@ -29,7 +29,7 @@ type partCheck struct {
 
 // placeChecks are about which bytes they are.
 var placeChecks = []partCheck{
-	{"Content-Range", func(p *part) string { return differs(p.ok, true) }},
+	{checkRange, func(p *part) string { return differs(p.ok, true) }},
 	{"first byte", func(p *part) string { return differs(p.cr.First, p.first+p.sent) }},
 	{"last byte", func(p *part) string { return differs(p.cr.Last, p.last) }},
 	{"total length", func(p *part) string { return differs(p.cr.Total, p.total) }},
@@ -41,10 +41,10 @@ var placeChecks = []partCheck{
 // keeps two versions apart in some case, which a test proves.
 var (
 	partChecks = slices.Concat([]partCheck{
-		{"status", func(p *part) string { return differs(p.res.StatusCode, http.StatusPartialContent) }},
+		{checkStatus, func(p *part) string { return differs(p.res.StatusCode, http.StatusPartialContent) }},
 		{"content type", func(p *part) string { return p.mediaTypeDiffers() }},
 	}, placeChecks, []partCheck{
-		{"validator", func(p *part) string { return p.validatorDiffers() }},
+		{checkValidator, func(p *part) string { return p.validatorDiffers() }},
 		{"content coding", func(p *part) string { return differs(coding(p.res.Header), p.coding) }},
 		{"decompression", func(p *part) string { return differs(p.res.Uncompressed, false) }},
 	})
@@ -65,6 +65,11 @@ func (p *part) headerDiffers() string {
 func (r *Resumption) checkPart(res *http.Response, sent int64, checks []partCheck) error {
 	p := &part{Resumption: r, res: res, sent: sent}
 	p.cr, p.ok = contentRange(res.Header)
+	if res.StatusCode == http.StatusOK { // If-Range: it has another version, or knows no ranges
+		if wrong := p.validatorDiffers(); wrong != "" {
+			return &MismatchError{Check: checkValidator, Detail: wrong}
+		}
+	}
 	for _, c := range checks {
 		if wrong := c.is(p); wrong != "" {
 			return &MismatchError{Check: c.name, Detail: wrong}

@@ -117,7 +117,7 @@ type againCheck struct {
 // againChecks are all that can be looked at before the bytes are. Each of them
 // alone keeps two versions apart in some case, which a test proves.
 var againChecks = [...]againCheck{
-	{"status", func(had, has identity) string { return differs(has.status, had.status) }},
+	{checkStatus, func(had, has identity) string { return differs(has.status, had.status) }},
 	{"length", func(had, has identity) string { return differs(has.length, had.length) }},
 	{"place", func(had, has identity) string { return differs(has.place, had.place) }},
 	{"header", func(had, has identity) string {

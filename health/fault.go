@@ -29,6 +29,7 @@ const (
 	RefusedStream Cause = "refused_stream" // HTTP/2 REFUSED_STREAM, HTTP/3 H3_REQUEST_REJECTED
 	Overloaded    Cause = "overloaded"     // the origin says that it has too much to do
 	Status        Cause = "status"         // a gateway error (502, 503, 504) that the origin itself answered
+	Mismatch      Cause = "mismatch"       // asked for the rest of another origin's answer, it has something else
 	ClientGone    Cause = "client_gone"    // the client broke off
 	LocalPorts    Cause = "local_ports"    // this host has no ephemeral port left
 	LocalFiles    Cause = "local_files"    // this host or process has no file descriptor left

@@ -102,6 +102,18 @@ func (k *KeepAlive) Limit(now time.Time) (time.Duration, bool) {
 	return time.Duration(max(0, b-1)), b != 0
 }
 
+// Forget takes back everything that was learned: somebody has seen to it.
+func (k *KeepAlive) Forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.bound.Store(0)
+	k.survived.Store(0)
+	k.survivedAt.Store(0)
+	k.suspected.Store(0)
+	k.suspects, k.refuted, k.dead, k.failed = nil, time.Time{}, 0, time.Time{}
+	k.bursts, k.burst, k.latest, k.client, k.longest, k.before = 0, time.Time{}, time.Time{}, 0, 0, 0
+}
+
 // Reusable tells whether a request can be sent on a connection that was idle for
 // so long. A daring one loses nothing if it cannot, and finds out.
 func (k *KeepAlive) Reusable(idle time.Duration, daring bool, now time.Time) bool {

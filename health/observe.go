@@ -339,8 +339,10 @@ func (v *View) Drain(m *Member, now time.Time) []Transition {
 	return v.order(m, Draining, forever, now)
 }
 
-// Restore gives an origin its requests back, whoever took them away.
+// Restore gives an origin its requests back, whoever took them away, and forgets what
+// was learned of its idle connections.
 func (v *View) Restore(m *Member, now time.Time) []Transition {
+	m.keepAlive.Forget()
 	return v.order(m, Healthy, 0, now)
 }
 

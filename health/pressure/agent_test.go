@@ -134,7 +134,7 @@ func TestCheckAgent(t *testing.T) {
 		ok     bool
 	}{
 		"ok/line":         {func(c net.Conn) { io.WriteString(c, "up 75%\n") }, AgentState{Service: Drain, Running: Up, HasWeight: true, Weight: .75}, true},
-		"ok/no line end":  {func(c net.Conn) { io.WriteString(c, "ready") }, AgentState{Service: Ready}, true},
+		"ok/no line end":  {func(c net.Conn) { io.CopyN(io.Discard, c, 6); io.WriteString(c, "ready") }, AgentState{Service: Ready}, true},
 		"ok/what is sent": {func(c net.Conn) { io.CopyN(c, c, 6) }, AgentState{Service: Maint}, true},
 		"bad/nothing":     {func(net.Conn) {}, before, false},
 		"bad/endless":     {func(c net.Conn) { io.WriteString(c, strings.Repeat("up ", 1000)) }, before, false},
