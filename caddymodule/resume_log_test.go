@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What the log and the metrics tell of answers that broke off.
+
+package caddymodule_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/resetguard/caddy-resetguard/faultinject"
+)
+
+func TestResumeIsTold(t *testing.T) {
+	const size = 1 << 20
+	v1, v2 := faultinject.VersionBytes(1, size), faultinject.VersionBytes(2, size)
+	unavailable := func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	for _, tc := range []struct {
+		name    string
+		other   *cutter
+		mended  bool // the first one finishes its answer itself
+		options string
+		// lines are those of the log: level, upstream (a or b), cause, action, outcome, reason.
+		lines []string
+		error string // in the last line
+		hint  string
+	}{
+		{
+			name: "finished by the other", other: &cutter{etag: `"v1"`, content: v1},
+			lines: []string{"info a reset resumed answered "},
+		},
+		{
+			name: "another version, finished by itself", other: &cutter{etag: `"v2"`, content: v2}, mended: true,
+			lines: []string{"info a reset resumed answered ", "warn b mismatch resumed answered "},
+			error: `validator is "v2", and not "v1"`, hint: "ETags",
+		},
+		{
+			name: "another version", other: &cutter{etag: `"v2"`, content: v2},
+			lines: []string{"info a reset resumed aborted ", "warn b mismatch resumed aborted ", "error a closed gave_up aborted other_version"},
+			hint:  "had another version",
+		},
+		{
+			name: "no ranges", other: &cutter{etag: `"v1"`, content: v1, noRanges: true}, options: "attempts 2",
+			lines: []string{"info a reset resumed aborted ", "error b mismatch gave_up aborted no_rest"},
+			error: "status is 200, and not 206", hint: "ranges",
+		},
+		{
+			name: "not there", other: &cutter{edit: unavailable}, options: "attempts 2",
+			lines: []string{"info a reset resumed aborted ", "error b mismatch gave_up aborted no_rest"},
+			error: "status is 404, and not 206", hint: "releases",
+		},
+		{
+			name: "off", other: &cutter{etag: `"v1"`, content: v1}, options: "resume off",
+			lines: []string{"error a reset gave_up aborted resume_off"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			one := &cutter{etag: `"v1"`, content: v1}
+			one.cut = func(n int64) (int, int) {
+				if n == 1 {
+					return 200 << 10, cutReset
+				}
+				return -1, 0
+			}
+			one.edit = func(http.ResponseWriter, *http.Request) {
+				if one.answers.Load() > 1 && !tc.mended {
+					panic(http.ErrAbortHandler)
+				}
+			}
+			a, b := one.start(t), tc.other.start(t)
+			options := tc.options
+			if tc.name == "another version" {
+				options = "attempts 3"
+			}
+			s := serve(t, "reset_guard "+join(a.addr, b.addr)+fmt.Sprintf(resumeOptions, options, "lb_policy first"))
+			_, got, err := get(t, newClient(t), s.url("/"))
+			if answered := !strings.Contains(tc.lines[0], "aborted"); answered != (err == nil && bytes.Equal(got, v1)) {
+				t.Fatalf("got %d bytes and %v", len(got), err)
+			}
+			eventually(t, "lines", func() bool { return len(s.faults(t)) >= len(tc.lines) })
+			names := map[string]string{a.addr: "a", b.addr: "b"}
+			var lines []string
+			for _, l := range s.faults(t) {
+				lines = append(lines, strings.Join([]string{l.text("level"), names[l.text("upstream")], l.text("cause"), l.text("action"), l.text("outcome"), l.text("reason")}, " "))
+				expect(t, "status", l["status"], any(float64(http.StatusOK)))
+			}
+			if strings.Join(lines, "\n") != strings.Join(tc.lines, "\n") {
+				t.Errorf("got the lines\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(tc.lines, "\n"))
+			}
+			last := s.faults(t)[len(lines)-1]
+			if !strings.Contains(last.text("error"), tc.error) || !strings.Contains(last.text("hint"), tc.hint) {
+				t.Errorf("got %q, %q; want %q, %q in them", last.text("error"), last.text("hint"), tc.error, tc.hint)
+			}
+			for _, l := range s.faults(t) {
+				if strings.Contains(l.text("error"), "%!") {
+					t.Errorf("a text that is none: %v", l)
+				}
+			}
+			if strings.HasPrefix(tc.name, "finished by") {
+				expect(t, "resumed_by", s.faults(t)[0].text("resumed_by"), b.addr)
+				expect(t, "resumed_at", s.faults(t)[0]["resumed_at"].(float64) > 0, true)
+			}
+		})
+	}
+}
