@@ -79,8 +79,13 @@ type attempt struct {
 	abort          context.CancelCauseFunc // ends the attempt; nil if its connection has to be closed
 	source         watchedBody
 	reads, uploads atomic.Uint32
-	answering      atomic.Bool
-	stalled        atomic.Bool
+	// The read of the request's body that came last began and ended then, in ns after
+	// began; 0: not yet. taken is when the response's body was read last, and delayed
+	// for how long it was not, in all.
+	uploadFrom, uploadTo atomic.Int64
+	taken, delayed       atomic.Int64
+	answering            atomic.Bool
+	stalled              atomic.Bool
 
 	view      atomic.Pointer[connView]
 	responded atomic.Bool // the first byte of a response has come, on TLS
@@ -387,7 +392,10 @@ func (a *attempt) evidence(v *connView) health.Evidence {
 		Uploaded: a.out.Body == nil || a.uploaded.Load(),
 		InBody:   a.inBody,
 	}
-	ev.Client = a.clientErr()
+	ev.Client, ev.Awaited = a.clientErr(), a.awaited(v)
+	if a.inBody {
+		ev.Delayed = time.Duration(a.delayed.Load())
+	}
 	ev.Answered = a.responded.Load()
 	if v == nil {
 		return ev

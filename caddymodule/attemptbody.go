@@ -8,8 +8,10 @@ import (
 	"io"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/resetguard/caddy-resetguard/failover"
+	"github.com/resetguard/caddy-resetguard/health"
 )
 
 // attemptBody is one attempt's view of the request's body.
@@ -22,13 +24,36 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	if !b.attempt.mayRepeat() {
 		b.attempt.ex.spool.Abandon()
 	}
-	b.attempt.uploads.Add(1)
+	a := b.attempt
+	a.uploads.Add(1)
+	a.uploadTo.Store(0)
+	a.uploadFrom.Store(int64(time.Since(a.began)))
 	n, err := b.SpoolReader.Read(p)
-	b.attempt.uploads.Add(1)
+	a.uploadTo.Store(int64(time.Since(a.began)))
+	a.uploads.Add(1)
 	if err == io.EOF {
-		b.attempt.uploadEnded()
+		a.uploadEnded()
 	}
 	return n, err
+}
+
+// awaited is how long the client had been silent, in the middle of its body, when the
+// connection ended; or until now, if it has not.
+func (a *attempt) awaited(v *connView) time.Duration {
+	from, to := time.Duration(a.uploadFrom.Load()), time.Duration(a.uploadTo.Load())
+	if from == 0 || a.uploaded.Load() {
+		return 0
+	}
+	end := time.Since(a.began)
+	if v != nil && v.conn != nil {
+		if e := v.conn.End(); e.Kind != health.Alive {
+			end = e.At.Sub(a.began)
+		}
+	}
+	if to != 0 && to < end { // something came after all
+		return 0
+	}
+	return max(0, end-from)
 }
 
 // bufferedBody is a body of which the proxy has made a reader for this attempt.

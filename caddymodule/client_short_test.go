@@ -7,12 +7,38 @@
 package caddymodule_test
 
 import (
+	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/resetguard/caddy-resetguard/faultinject"
 )
+
+// What is short must not reach an origin as whole: not with a trailer, where the proxy
+// forgets the length, nor from a buffer, where it takes the length of what has come.
+func TestShortUploadsReachNoOrigin(t *testing.T) {
+	for name, option := range map[string]string{"with a trailer": "", "buffered": "request_buffers 1MiB", "all buffered": "request_buffers unlimited"} {
+		t.Run(name, func(t *testing.T) {
+			var whole atomic.Int64
+			o := origin(t, func(_ http.ResponseWriter, r *http.Request) {
+				if _, err := io.Copy(io.Discard, r.Body); err == nil {
+					whole.Add(1)
+				}
+			})
+			s := serveSecure(t, "reset_guard "+o+" {\n"+option+"\n}")
+			client := secureClients[2].start(t, s)
+			req := newRequest(t, http.MethodPost, s.url("/"), strings.NewReader("abc"))
+			req.ContentLength = 10
+			if option == "" {
+				req.Trailer = http.Header{"X-A": {"a"}}
+			}
+			expect(t, "status", do(t, client, req).status, http.StatusBadRequest)
+			expect(t, "uploads taken for whole", whole.Load(), 0)
+		})
+	}
+}
 
 func TestShortUploadsEjectNobody(t *testing.T) {
 	for name, protocol := range map[string]faultinject.Protocol{"HTTP/1": faultinject.H1, "HTTP/2": faultinject.H2C} {

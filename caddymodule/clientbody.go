@@ -7,12 +7,15 @@ package caddymodule
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/resetguard/caddy-resetguard/failover"
 )
 
 // clientBody is a body that can be declared spent. A server's own body would
@@ -27,7 +30,9 @@ type clientBody struct {
 	closed  atomic.Bool // on HTTP/1, instead of the server's own body
 	http1   bool        // there is a body, and it comes over HTTP/1
 	taken   atomic.Int64
-	reading sync.Mutex // held by a read, which may wait for the client: for it discard waits
+	length  int64                 // as the client announced it; not above 0: it did not
+	broken  atomic.Pointer[error] // with which reading has ended, otherwise than in good order
+	reading sync.Mutex            // held by a read, which may wait for the client: for it discard waits
 }
 
 var errBodySpent = errors.New("the request's body was read before and cannot be sent again")
@@ -44,14 +49,28 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	b.reading.Lock()
 	defer b.reading.Unlock()
 	n, err := b.ReadCloser.Read(p)
-	b.taken.Add(int64(n))
+	taken := b.taken.Add(int64(n))
+	if err == io.EOF && taken < b.length { // HTTP/3's server does not look
+		err = fmt.Errorf("%w: %d bytes were announced, %d have come", failover.ErrLength, b.length, taken)
+	}
 	if err == io.EOF {
 		b.whole.Store(true)
+	} else if err != nil {
+		b.broken.Store(&err)
 	}
 	if err != nil {
 		b.ended.Store(true)
 	}
 	return n, err
+}
+
+// failure is what reading from the client has ended with; nil while it goes on, and
+// after the body's end. Who has buffered the body may know nothing of it.
+func (b *clientBody) failure() error {
+	if err := b.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Close implements io.Closer. A spent body is left to the server: closing it

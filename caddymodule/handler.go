@@ -104,6 +104,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ex.Begin(time.Now())
 	if r.Body != nil && r.ContentLength != 0 {
 		ex.body.ReadCloser, ex.body.http1, ex.request = r.Body, r.ProtoMajor == 1, r
+		ex.body.length = r.ContentLength
 		r.Body = &ex.body // error routes read through it, too
 	}
 	ctx := &exchangeContext{Context: r.Context(), ex: ex}

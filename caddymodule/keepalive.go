@@ -39,6 +39,11 @@ func (a *attempt) shun(v *connView) {
 // send makes the round trip, again for each connection that was shunned.
 func (a *attempt) send() (*http.Response, error) {
 	inner := a.transport.inner
+	if a.transport.onlyHTTP3 {
+		if err := fitForHTTP3(a.out); err != nil {
+			return nil, err
+		}
+	}
 	res, err := inner.RoundTrip(a.out)
 	for err != nil && a.wasShunned() && a.reopen() {
 		res, err = inner.RoundTrip(a.out)

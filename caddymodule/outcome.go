@@ -33,7 +33,7 @@ func (a *attempt) failed(err error) error {
 	a.stop(err)
 	a.conclude(&f)
 	d := a.decide(f)
-	if f.Side == health.SideClient {
+	if f.Side == health.SideClient && !d.Retry() {
 		return a.clientError(f, err)
 	}
 	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry() || a.transport.policy.Off, err: err}
@@ -53,6 +53,11 @@ func (a *attempt) judge(err error) (health.Fault, error) {
 		err = errRefusedUnprocessed // it was us who cancelled, not the client
 	}
 	f := a.classify(err, ev)
+	if err == errStalled && ev.Multiplexed && !ev.Uploaded {
+		// The window that all requests on the connection share may be used up by one
+		// of which the origin reads nothing; whoever asked for that one.
+		f.Side, f.Weight = health.SideNetwork, 0
+	}
 	a.transport.site.app.registry.host.ObserveError(err)
 	if f.Cause == health.RefusedStream && ev.Unprocessed {
 		f.Cause = a.refusal
@@ -118,8 +123,10 @@ func (a *attempt) stop(cause error) {
 func (a *attempt) clientError(f health.Fault, err error) error {
 	var source error
 	switch {
-	case f.Cause != health.ClientGone:
+	case f.Cause == health.Protocol:
 		source = errUnsendable(err)
+	case f.Cause != health.ClientGone:
+		source = caddyhttp.Error(http.StatusRequestTimeout, err)
 	case a.ex.spool != nil:
 		source = a.ex.spool.SourceErr()
 	}
@@ -130,6 +137,15 @@ func (a *attempt) clientError(f health.Fault, err error) error {
 		a.ex.clientErr, a.ex.takenBack = source, true
 	}
 	return &attemptError{fault: health.Fault{Cause: health.ClientGone}, upstream: a.upstream, err: context.Canceled}
+}
+
+// cannotSend is told to Caddy's proxy if the client's body has come to a bad end before
+// there was an attempt to send it: a part of it is no request.
+func (ex *exchange) cannotSend(err error) error {
+	if answerable(err) {
+		ex.clientErr, ex.takenBack = err, true
+	}
+	return &attemptError{fault: health.Fault{Cause: health.ClientGone}, err: context.Canceled}
 }
 
 // answerable tells whether a client whose upload failed is still there: it sent
@@ -154,6 +170,12 @@ func (a *attempt) answered(res *http.Response) (*http.Response, error) {
 		return a.leave(res)
 	}
 	a.giveBack(nil, res.StatusCode, now)
+	if res.StatusCode == http.StatusNotModified && res.Body != nil {
+		// It may say how long the body would be (RFC 9110 section 8.6), which net/http
+		// misses over HTTP/2.
+		_ = res.Body.Close()
+		res.Body = http.NoBody
+	}
 	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
 		a.ex.upgraded = res.StatusCode == http.StatusSwitchingProtocols
 		a.conclude(nil)

@@ -78,7 +78,9 @@ func (a *attempt) conclude(f *health.Fault) {
 		// Once each, as an answer may be resumed any number of times.
 		others := slices.DeleteFunc(a.ex.triedMembers, func(m *health.Member) bool { return m == a.member })
 		a.ex.triedMembers = append(others, a.member)
-		o.Client = s.boundClient(a.out)
+		if o.Client = s.boundClient(a.out); f.Provoked {
+			o.Client = max(1, clientHash(a.out))
+		}
 	}
 	a.giveBack(f, 0, now)
 	s.app.registry.metrics.attempt(a.member.Addr(), f, a.pace(), now)

@@ -71,14 +71,20 @@ func (c *cutter) start(tb testing.TB) *cutter {
 
 func (c *cutter) startHTTP3(tb testing.TB) *cutter {
 	tb.Helper()
+	c.addr = startHTTP3(tb, c)
+	return c
+}
+
+// startHTTP3 runs an origin that speaks HTTP/3, and returns its address.
+func startHTTP3(tb testing.TB, h http.Handler) string {
+	tb.Helper()
 	secure := httptest.NewTLSServer(nil) // for its certificate
 	secure.Close()
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c.addr = udp.LocalAddr().String()
-	srv := &http3.Server{Handler: c, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: secure.TLS.Certificates})}
+	srv := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: secure.TLS.Certificates})}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(udp) })
 	tb.Cleanup(func() {
@@ -86,7 +92,7 @@ func (c *cutter) startHTTP3(tb testing.TB) *cutter {
 		_ = udp.Close()
 		serving.Wait()
 	})
-	return c
+	return udp.LocalAddr().String()
 }
 
 // reached are the addresses of origins and the options for what they speak.

@@ -215,23 +215,28 @@ func (a *attempt) stoppable(ctx context.Context) context.Context {
 func (a *attempt) watchBody(res *http.Response, due bool) io.ReadCloser {
 	if a.dog == nil || a.length < 0 && !due || caddyhttp.IsIncremental(res.Header) || isStream(res.Header.Get("Content-Type")) {
 		a.dismiss()
-		return res.Body
+	} else {
+		a.answering.Store(true)
 	}
-	a.answering.Store(true)
 	a.source = watchedBody{res.Body, a}
 	return &a.source
 }
 
-// watchedBody tells the watchdog when it is being read.
+// watchedBody tells when it is being read.
 type watchedBody struct {
 	io.ReadCloser
 	attempt *attempt
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
-	b.attempt.reads.Add(1)
+	a := b.attempt
+	if taken := a.taken.Load(); taken != 0 {
+		a.delayed.Add(int64(time.Since(a.began)) - taken)
+	}
+	a.reads.Add(1)
 	n, err := b.ReadCloser.Read(p)
-	b.attempt.reads.Add(1)
+	a.reads.Add(1)
+	a.taken.Store(int64(time.Since(a.began)))
 	if err != nil && err != io.EOF && b.attempt.stalled.Load() {
 		err = errStalled
 	}

@@ -63,6 +63,7 @@ type Transport struct {
 	// multiplexes tells that all its connections carry several requests (h2c,
 	// HTTP/3), mayMultiplex that some of them may carry HTTP/2.
 	multiplexes, mayMultiplex bool
+	onlyHTTP3                 bool
 	// namesVary tells that the request has a say in the name that the upstream's
 	// certificate must be for.
 	namesVary bool
@@ -128,11 +129,11 @@ func (t *Transport) watchHTTP(ht *reverseproxy.HTTPTransport) {
 	t.watched = true
 	t.site.closeIdle = ht.Transport.CloseIdleConnections
 	t.site.reach = directDial(ht)
-	onlyHTTP3 := len(ht.Versions) == 1 && ht.Versions[0] == "3"
+	t.onlyHTTP3 = len(ht.Versions) == 1 && ht.Versions[0] == "3"
 	t.namesVary = ht.TLS != nil && strings.Contains(ht.TLS.ServerName, "{")
 	cleartext := slices.Contains(ht.Versions, "h2c")
-	t.multiplexes = onlyHTTP3 || cleartext && ht.TLS == nil
-	t.mayMultiplex = !onlyHTTP3 && (cleartext || ht.TLS != nil && slices.Contains(ht.Versions, "2"))
+	t.multiplexes = t.onlyHTTP3 || cleartext && ht.TLS == nil
+	t.mayMultiplex = !t.onlyHTTP3 && (cleartext || ht.TLS != nil && slices.Contains(ht.Versions, "2"))
 }
 
 // Validate checks the options.
@@ -163,6 +164,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if ex.refused != concurrency.NotRefused {
 		return nil, ex.refuse(req.Context())
+	}
+	if err := ex.body.failure(); err != nil {
+		return nil, ex.cannotSend(err)
 	}
 	ex.goOn()
 	if err := ex.pause(req.Context()); err != nil {

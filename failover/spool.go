@@ -12,6 +12,8 @@ import (
 	"math"
 	"net/http"
 	"sync"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // ErrFenced is what a SpoolReader gives once its attempt is over.
@@ -311,10 +313,23 @@ func (s *Spool) readLocked(p []byte) int {
 	}
 	s.window, s.end, s.filled = p[:n], err, filled
 	s.received += int64(n)
+	if err == io.EOF {
+		dropForbidden(s.trailer)
+	}
 	if s.keeping && s.received > s.cfg.limit() {
 		s.overflowLocked(fmt.Errorf("it is longer than the %d bytes that may be kept", s.cfg.limit()))
 	}
 	return n
+}
+
+// dropForbidden takes out of a trailer what none may have (RFC 9110 section 6.5.1):
+// net/http's server lets it through, and an HTTP/2 origin ends the stream for it.
+func dropForbidden(trailer http.Header) {
+	for name := range trailer {
+		if !httpguts.ValidTrailerHeader(name) {
+			delete(trailer, name)
+		}
+	}
 }
 
 func (s *Spool) readUnlocked(p []byte) (int, error) {

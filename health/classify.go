@@ -54,7 +54,20 @@ type Evidence struct {
 	Answered bool
 	// InBody tells that the response's header had been received.
 	InBody bool
+
+	// Awaited is for how long the client had been silent, in the middle of its
+	// request's body, when the attempt ended; 0 if it was not waited for.
+	Awaited time.Duration
+	// Delayed is for how long in all the client did not take what had come of the
+	// response's body.
+	Delayed time.Duration
 }
+
+// clientPause is how long a client must have been waited for until an origin's limit
+// of time is taken for the reason of what follows. Servers' limits are seconds; a
+// network's pauses are rarely half of one (RFC 6298: the first retransmission comes
+// after a second, later ones after the measured round trip).
+const clientPause = 500 * time.Millisecond
 
 // Classify turns a failed attempt into a Fault. The rules and their order are
 // those of HEALTH.md section 3.3; what the client did comes before anything an
@@ -174,7 +187,7 @@ func (f Fault) local(c Cause) Fault {
 
 // classifyExchange covers everything after a connection was established.
 func classifyExchange(f Fault, ev Evidence) Fault {
-	f = causeOfExchange(f, ev)
+	f = causeOfExchange(f, ev).shareWithClient(ev)
 	if f.Safety == Unprocessed && (ev.InBody || ev.Answered) {
 		// An origin that has begun to answer has begun to act, whatever it says
 		// afterwards.
@@ -257,12 +270,32 @@ func endOf(f Fault, ev Evidence) EndKind {
 	return Alive
 }
 
+// shareWithClient recognises what a client's timing can bring about: servers end an
+// upload of which nothing comes for a while, and an answer that is not taken. And by
+// what it asks: some servers repeat it in their answer's header, which has a limit.
+func (f Fault) shareWithClient(ev Evidence) Fault {
+	switch {
+	case f.Cause == Protocol:
+		f.Provoked = isTooLarge(f.Err)
+	case f.Cause != Reset && f.Cause != Closed && f.Cause != Timeout, f.Safety == Unsent, f.Safety == Unprocessed:
+	case ev.InBody:
+		f.Provoked = ev.Delayed >= clientPause || !ev.Uploaded
+	case !ev.Watched: // FastCGI, of which Caddy reads no answer before all is sent
+		f.Provoked = !ev.Uploaded
+	case ev.Awaited >= clientPause && !ev.Answered:
+		f.Side, f.Weight = SideClient, 0
+	}
+	return f
+}
+
 // weighStale spares origins that close idle connections. Nothing sent: the race
 // that every keep-alive has. Something sent: most often the same race, sometimes
 // a crash. Any other fault is not one of reuse.
 func (f Fault) weighStale(ev Evidence) Fault {
 	switch {
 	case f.Phase != PhaseStale:
+	case f.Side == SideClient:
+		f.Phase = PhaseWrite
 	case f.Cause != Reset && f.Cause != Closed:
 		ev.Reused = false
 		f.Phase = sendingPhase(&f, ev)

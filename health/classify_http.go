@@ -207,6 +207,13 @@ func isProtocol(err error) bool {
 	return false
 }
 
+// isTooLarge recognises an answer of which the header is more than the operator allows
+// (net/http's MaxResponseHeaderBytes, on HTTP/1 and HTTP/2).
+func isTooLarge(err error) bool {
+	_, ok := says(err, "net/http: server response headers exceeded", "http2: response header list larger")
+	return ok
+}
+
 // isUnsendable recognises what net/http and quic-go say of a request that they do not
 // put on the wire as it is: its trailer is none, its host no name (IDNA), its header
 // more than the origin takes; or it asks for an upgrade, which HTTP/2 does not have. A
@@ -239,7 +246,7 @@ var unsendable = [...]string{
 	"invalid HTTP header", "invalid HTTP trailer", "invalid http header field",
 	"invalid Upgrade request header", "invalid Connection request header", "invalid Transfer-Encoding request header",
 	"request header list larger than peer's advertised limit",
-	"can't write control character in Request.URL",
+	"can't write control character in Request.URL", "server didn't enable Extended CONNECT",
 }
 
 // isServerClosedIdle recognises net/http's errServerClosedIdle, which is not

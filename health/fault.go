@@ -98,6 +98,9 @@ type Fault struct {
 	// Trip tells that the fault is deterministic: the next attempt at this
 	// origin would fail in the same way until somebody mends it.
 	Trip bool
+	// Provoked tells that the client may have brought the fault about, by its timing:
+	// only so many of each client count.
+	Provoked bool
 	// Safety is which requests may be sent again.
 	Safety Safety
 

@@ -28,9 +28,10 @@ type Outcome struct {
 	Denied bool
 	// Trial tells that Pick or Claim gave the request out as a trial.
 	Trial bool
-	// Client identifies whose request it was, where clients are bound to origins;
-	// 0 otherwise. An origin's own error pages count only so often for a client:
-	// it may be the client that asks for them.
+	// Client identifies whose request it was, where clients are bound to origins or
+	// the fault may be provoked; 0 otherwise. An origin's own error pages and what is
+	// provoked count only so often for a client: it may be the client that asks for
+	// them.
 	Client uint64
 
 	paceless bool // nobody is to be judged by TTFB
@@ -136,7 +137,7 @@ func (m *Member) record(o *Outcome, p *Pool, t time.Duration) step {
 	if o.Fault != nil && m.isKnownLoss(o.Conn) {
 		return stay
 	}
-	if o.Fault != nil && o.Fault.Cause == Status && !m.mayComplain(o.Client, t) {
+	if o.Fault != nil && (o.Fault.Cause == Status || o.Fault.Provoked) && !m.mayComplain(o.Client, t) {
 		return stay
 	}
 	failed := weigh(o.Fault)
