@@ -19,6 +19,9 @@ import (
 // that equal faults read equal and a log line stays a line. Words in backquotes
 // can be typed: Caddyfile options of reverse_proxy, kernel settings, commands.
 func Hint(f health.Fault) string {
+	if f.Side == health.SideClient && f.Cause != health.Protocol && f.Cause != health.ClientGone {
+		return "The visitor stopped in the middle of an upload, and the origin, or `read_timeout` in `transport http`, did not wait any longer. Nothing is to be done; if there are many, look at the network in front of this host."
+	}
 	switch f.Cause {
 	case health.DNS:
 		return hintDNS(f)
@@ -73,9 +76,9 @@ func hintTimeout(f health.Fault) string {
 	case health.PhaseDial:
 		return "The origin's host does not answer connection attempts: it is down or overloaded, or a firewall drops the packets. The limit is `dial_timeout` in `transport http`."
 	case health.PhaseTLS:
-		return "The origin took the connection but did not finish the TLS handshake: it is overloaded, hung, or does not speak TLS on this port. The limit is `tls_timeout` in `transport http`."
+		return "The origin took the connection but did not finish the TLS handshake: it is overloaded, hung, or does not speak TLS on this port. The limit is `tls_timeout` in `transport http`, or else `stall`."
 	case health.PhaseWrite:
-		return "The origin stopped reading the request: the application hangs or is overloaded, or the network path loses large packets (MTU). Look at the application's threads or workers."
+		return "The origin stopped reading the request: the application hangs or is overloaded, or the network path loses large packets (MTU). Look at the application's threads or workers. The limit is `stall`."
 	case health.PhaseHeaders, health.PhaseBody:
 		return "The answer began and then stalled: the application hangs in the middle of it, or the network path is broken. The limit is `stall`, or `read_timeout` in `transport http`."
 	default:
