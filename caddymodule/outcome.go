@@ -53,16 +53,32 @@ func (a *attempt) judge(err error) (health.Fault, error) {
 		err = errRefusedUnprocessed // it was us who cancelled, not the client
 	}
 	f := a.classify(err, ev)
-	if err == errStalled && ev.Multiplexed && !ev.Uploaded {
-		// The window that all requests on the connection share may be used up by one
-		// of which the origin reads nothing; whoever asked for that one.
-		f.Side, f.Weight = health.SideNetwork, 0
+	if err == errStalled && ev.Multiplexed {
+		f = a.ofSharedConn(f, ev.Uploaded)
 	}
 	a.transport.site.app.registry.host.ObserveError(err)
 	if f.Cause == health.RefusedStream && ev.Unprocessed {
 		f.Cause = a.refusal
 	}
 	return f, err
+}
+
+// sharedStallWeight is what a stall weighs on a connection of which nothing is known
+// but that others share it.
+const sharedStallWeight = 0.25
+
+// ofSharedConn weighs a stall on a connection that others share. The window for all
+// their uploads may be used up by a request of which the origin reads nothing; over
+// HTTP/3 also the one for all answers, by clients that do not take theirs, and the
+// streams. None of that can be seen from here.
+func (a *attempt) ofSharedConn(f health.Fault, uploaded bool) health.Fault {
+	switch {
+	case !uploaded:
+		f.Side, f.Weight = health.SideNetwork, 0
+	case a.transport.onlyHTTP3:
+		f.Weight = min(f.Weight, sharedStallWeight)
+	}
+	return f
 }
 
 // classify says what err means, given what is known of the request.
@@ -344,54 +360,3 @@ func (a *attempt) BodyEnded(received int64, err error) {
 func (a *attempt) report(end ending) {
 	a.ex.report(a.transport.faults, a.out, end)
 }
-
-// attemptError tells Caddy's proxy of a failed attempt.
-type attemptError struct {
-	fault    health.Fault
-	upstream string
-	retry    bool
-	err      error
-}
-
-func (e *attemptError) Error() string {
-	var b strings.Builder
-	b.WriteString("upstream ")
-	b.WriteString(e.upstream)
-	b.WriteString(": ")
-	b.WriteString(string(e.fault.Cause))
-	b.WriteString(" in phase ")
-	b.WriteString(string(e.fault.Phase))
-	if e.fault.StatusCode != 0 {
-		b.WriteString(": status ")
-		b.WriteString(strconv.Itoa(e.fault.StatusCode))
-	}
-	if e.err != nil {
-		b.WriteString(": ")
-		b.WriteString(clip(e.err.Error()))
-	}
-	return b.String()
-}
-
-// Unwrap gives the cause. Caddy's proxy retries a DialError without asking, so
-// one that must not be retried is hidden; and it takes context.Canceled for the
-// client's doing.
-func (e *attemptError) Unwrap() error {
-	if e.fault.Cause != health.ClientGone && errors.Is(e.err, context.Canceled) {
-		return nil
-	}
-	var dial reverseproxy.DialError
-	if e.retry || !errors.As(e.err, &dial) {
-		return e.err
-	}
-	var failure *dialFailure
-	if errors.As(e.err, &failure) {
-		return failure.cause
-	}
-	return nil
-}
-
-// Timeout makes Caddy's proxy answer 504 instead of 502.
-func (e *attemptError) Timeout() bool { return e.fault.Cause == health.Timeout }
-
-// Temporary completes net.Error.
-func (e *attemptError) Temporary() bool { return e.Timeout() }
