@@ -5,6 +5,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -121,6 +122,24 @@ func TestIdentities(t *testing.T) {
 				t.Errorf("got user %q, claim %q, want %q, %q", v.request.User, v.request.Claim, tc.user2, tc.want)
 			}
 		})
+	}
+}
+
+// Someone who is logged in at a site for any host has one budget, whatever Host it sends.
+func TestUsersAreTheSameAtAllHosts(t *testing.T) {
+	l := testLimiter(t, &RateLimit{Mode: modeFixed, Identity: []string{"{http.auth.user.id}"}, Client: &ClientBudget{Rate: 0.01, Burst: 2}})
+	passed := 0
+	for i := range 20 {
+		r := requestFor()
+		r.Host = fmt.Sprintf("h%d.example.com", i)
+		replacerOf(r).Set("http.auth.user.id", "alice")
+		var v visit
+		if l.admit(&v, httptest.NewRecorder(), r) {
+			passed++
+		}
+	}
+	if passed != 2 {
+		t.Errorf("`client` with burst 2: got %d of 20 requests served", passed)
 	}
 }
 

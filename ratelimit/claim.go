@@ -14,7 +14,8 @@ import "time"
 func (c *call) identify() {
 	switch {
 	case c.r.User != "":
-		c.user = max(1, c.z.secret.identity(c.r.User, &c.r))
+		// Whatever host it names: it would have a budget for each.
+		c.user = max(1, c.z.secret.identity(c.r.User, "", c.r.Source))
 	case c.r.Claim != "":
 		key := c.z.claimKey(&c.r)
 		if since, ok := c.z.confirmed(key, homeOf(c.addr)); ok {
@@ -25,7 +26,7 @@ func (c *call) identify() {
 
 // claimKey keeps claims apart from users of the same name.
 func (z *Zone) claimKey(r *Request) identityKey {
-	return identityKey{max(1, z.secret.sum(z.secret.identity(r.Claim, r), 6)), true}
+	return identityKey{max(1, z.secret.sum(z.secret.identity(r.Claim, r.Scope, r.Source), 6)), true}
 }
 
 // confirmed tells since when a claim is, in this network: a key that

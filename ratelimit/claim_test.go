@@ -98,11 +98,16 @@ func TestClaimsBelongToOneNetwork(t *testing.T) {
 	}
 }
 
-// The same name at another host or from another header is somebody else.
+// The same name from another header is somebody else, and a claim also at another host.
+// A user is the same at all hosts: one site may stand for any number of them, and a client
+// names which it likes.
 func TestNamesAreOfTheirHostAndHeader(t *testing.T) {
 	p := DefaultPolicy()
 	p.ClientRate, p.ClientBurst = 0.01, 2
-	for _, kind := range []string{"user", "claim"} {
+	for kind, names := range map[string][][2]string{
+		"user":  {{"", ""}, {"", "X-User"}, {"", "X-Api-Key"}},
+		"claim": {{"", ""}, {"a.test", "X-User"}, {"b.test", "X-User"}, {"a.test", "X-Api-Key"}, {"X-User", "a.test"}, {"a.testX-User", ""}},
+	} {
 		z := smallZone()
 		ask := func(scope, source string) (*Request, Decision) {
 			r := &Request{Addr: addrOf(1), Scope: scope, Source: source}
@@ -113,7 +118,7 @@ func TestNamesAreOfTheirHostAndHeader(t *testing.T) {
 			}
 			return r, z.Decide(&p, r, 0, simStart)
 		}
-		for _, n := range [][2]string{{"", ""}, {"a.test", "X-User"}, {"b.test", "X-User"}, {"a.test", "X-Api-Key"}, {"X-User", "a.test"}, {"a.testX-User", ""}} {
+		for _, n := range names {
 			r, d := ask(n[0], n[1])
 			if kind == "claim" {
 				if d.Class != Unknown {
@@ -126,6 +131,27 @@ func TestNamesAreOfTheirHostAndHeader(t *testing.T) {
 				t.Errorf("%s of %q: got %+v, want a budget of its own", kind, n, d)
 			}
 		}
+	}
+}
+
+// Nor does a user displace what others have proven by naming hosts.
+func TestUsersHaveOneBudgetAtAllHosts(t *testing.T) {
+	z, p := smallZone(), DefaultPolicy()
+	p.ClientRate, p.ClientBurst = 0.01, 5
+	passed := 0
+	for i := range 1000 {
+		r := Request{Addr: addrOf(1), User: "bob", Scope: fmt.Sprintf("h%d.example.com", i), Source: "http.auth.user.id"}
+		if z.Decide(&p, &r, 0, simStart).Allowed {
+			passed++
+		}
+	}
+	if passed != 5 {
+		t.Errorf("got %d of 1000 at once, want 5", passed)
+	}
+	identities := 0
+	z.identities.each(func(identityKey, *identity) { identities++ })
+	if identities != 1 {
+		t.Errorf("got %d identities, want 1", identities)
 	}
 }
 

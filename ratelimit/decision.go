@@ -105,8 +105,9 @@ type Request struct {
 	// Claim is an identity that nobody has checked, as a key in a header. It
 	// counts once Confirm was called for it.
 	Claim string
-	// Scope is the host that was asked. Users and claims of one are not those of
-	// another, though they may have the same name.
+	// Scope is the host that was asked. Claims of one are not those of another, though
+	// they may have the same name: sites may check different keys. Each host that
+	// somebody makes up costs a credit. It does not count for users, which cost none.
 	Scope string
 	// Source is which placeholder the user or claim came from: the same text in
 	// another header is somebody else.

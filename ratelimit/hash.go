@@ -33,8 +33,8 @@ func (s secret) text(str string) uint64 {
 }
 
 // identity hashes the name of a user or claim, with what it is a name in.
-func (s secret) identity(name string, r *Request) uint64 {
-	return s.sum(s.text(name), s.sum(s.text(r.Scope), s.text(r.Source)))
+func (s secret) identity(name, scope, source string) uint64 {
+	return s.sum(s.text(name), s.sum(s.text(scope), s.text(source)))
 }
 
 func (s secret) network(n network) uint64 { return s.sum(n.hi, n.lo^uint64(n.bits)<<56) }
