@@ -41,7 +41,7 @@ func newSharedRates(name string, size ratelimit.Size, now time.Time) *sharedRate
 
 // sizeBeside is how much a zone of upstreams remembers beside others. Whoever fills
 // them all, with ever new networks of IPv6, must not fill the memory: the first few
-// have the default, which is 86 MB when all of it was used, the next ones a quarter of
+// have the default, which is 88 MB when all of it was used, the next ones a quarter of
 // it, and where there are many a sixteenth.
 func sizeBeside(others int) ratelimit.Size {
 	part := 16

@@ -86,8 +86,8 @@ func (c *call) client() bool {
 	if from != found {
 		id.begin(from, rate, burst)
 	}
-	if !c.claimed { // Confirm alone moves those
-		id.home = homeOf(c.addr)
+	if c.user == 0 { // users have none, and claims get theirs from Confirm
+		id.homes.enter(c.home(), c.since)
 	}
 	id.withhold(rate, burst, c.since, c.now)
 	c.retuneClient(id, rate, burst)

@@ -18,8 +18,8 @@ func (c *call) identify() {
 		c.user = max(1, c.z.secret.identity(c.r.User, "", c.r.Source))
 	case c.r.Claim != "":
 		key := c.z.claimKey(&c.r)
-		if since, ok := c.z.confirmed(key, homeOf(c.addr)); ok {
-			c.user, c.claimed, c.claimYoung = key.hash, true, c.since-since < tenure
+		if confirmed, long := c.confirmed(key); confirmed {
+			c.user, c.claimed, c.claimYoung = key.hash, true, long < tenure
 		}
 	}
 }
@@ -29,37 +29,53 @@ func (z *Zone) claimKey(r *Request) identityKey {
 	return identityKey{max(1, z.secret.sum(z.secret.identity(r.Claim, r.Scope, r.Source), 6)), true}
 }
 
-// confirmed tells since when a claim is, in this network: a key that
+// home is the request's network, as homes keep it.
+func (c *call) home() uint32 { return c.z.secret.home(homeOf(c.addr)) }
+
+// confirmed tells that a claim is, in the request's network, and for how long: a key that
 // many hosts show would otherwise be confirmed for all of them at the price of one.
-func (z *Zone) confirmed(key identityKey, home network) (since time.Duration, ok bool) {
-	hash := z.secret.sum(key.hash, 3)
-	mu := z.identities.lock(hash)
+func (c *call) confirmed(key identityKey) (confirmed bool, long time.Duration) {
+	hash := c.z.secret.sum(key.hash, 3)
+	mu := c.z.identities.lock(hash)
 	defer mu.Unlock()
-	id := z.identities.findLocked(hash, key)
-	if id == nil || id.confirmed == 0 || id.home != home {
-		return 0, false
+	id := c.z.identities.findLocked(hash, key)
+	if id == nil {
+		return false, 0
 	}
-	return id.confirmed - 1, true
+	at := id.homes.find(c.home())
+	if at == nil {
+		return false, 0
+	}
+	at.seen = stamp(c.since)
+	return true, c.since - sinceStamp(at.since)
 }
 
 // Confirm tells that a request with a claim was answered as only those are whose
 // claim is right. From then on the claim is an identity in the network that it came
-// from, and in no other. That takes a credit, as being proven does: whoever makes up
-// claims where nobody checks them gets no further than with cookies.
+// from, beside a few others where it was confirmed, and nowhere else. That takes a credit,
+// as being proven does: whoever makes up claims where nobody checks them gets no further
+// than with cookies.
 func (z *Zone) Confirm(p *Policy, r *Request, d Decision, pressure float64, now time.Time) {
 	if r.Claim == "" || r.User != "" || !d.Allowed || d.Reason == Lent {
 		return
 	}
-	key := z.claimKey(r)
-	if _, ok := z.confirmed(key, homeOf(r.Addr)); ok {
-		return
-	}
 	c := z.newCall(p, r, pressure, now)
-	mu := c.enter()
-	defer mu.Unlock()
-	if c.promote(&c.leaf.promote) {
-		c.rememberAs(key, 1+c.since)
+	if key := z.claimKey(r); !c.claimed && c.hasPlace(key) {
+		mu := c.enter()
+		defer mu.Unlock()
+		if c.promote(&c.leaf.promote) {
+			c.rememberAs(key)
+		}
 	}
+}
+
+// hasPlace tells that a claim may be confirmed in one more network.
+func (c *call) hasPlace(key identityKey) bool {
+	hash := c.z.secret.sum(key.hash, 3)
+	mu := c.z.identities.lock(hash)
+	defer mu.Unlock()
+	id := c.z.identities.findLocked(hash, key)
+	return id == nil || !id.homes.full(c.since)
 }
 
 // Deny tells that a request was answered as those are whose claim is wrong, or is
@@ -73,7 +89,9 @@ func (z *Zone) Deny(r *Request) {
 	hash := z.secret.sum(key.hash, 3)
 	mu := z.identities.lock(hash)
 	defer mu.Unlock()
-	if id := z.identities.findLocked(hash, key); id != nil && id.home == homeOf(r.Addr) {
-		id.confirmed = 0
+	if id := z.identities.findLocked(hash, key); id != nil {
+		if at := id.homes.find(z.secret.home(homeOf(r.Addr))); at != nil {
+			*at = home{}
+		}
 	}
 }

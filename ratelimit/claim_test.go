@@ -6,6 +6,7 @@ package ratelimit
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -62,11 +63,11 @@ func TestDeniedClaims(t *testing.T) {
 	}
 }
 
-// A claim is one of the network where it was confirmed last. What strangers do with it
-// elsewhere counts there, and it has one bucket.
-func TestClaimsBelongToOneNetwork(t *testing.T) {
+// A claim counts in the networks where it was confirmed, each of which costs a credit once.
+// What strangers do with it elsewhere counts there, and it has one bucket.
+func TestClaimsBelongToTheirNetworks(t *testing.T) {
 	z, p := smallZone(), DefaultPolicy()
-	p.ClientRate, p.ClientBurst = 0.01, 3
+	p.ClientRate, p.ClientBurst = 0.01, 6
 	home, away := Request{Addr: addrOf(1), Claim: "key-1"}, Request{Addr: addrOf(70000), Claim: "key-1"}
 	ask := func(r *Request) Decision { return z.Decide(&p, r, 0, simStart) }
 	z.Confirm(&p, &home, ask(&home), 0, simStart)
@@ -76,25 +77,75 @@ func TestClaimsBelongToOneNetwork(t *testing.T) {
 	if d := ask(&away); d.Class != Unknown {
 		t.Errorf("elsewhere: got %v, want %v", d.Class, Unknown)
 	}
-	c := z.newCall(&p, &away, 0, simStart)
-	mu := c.enter()
-	before := c.leaf.promote.TokensAt(simStart)
-	mu.Unlock()
-	z.Confirm(&p, &away, ask(&away), 0, simStart)
-	mu = c.enter()
-	if spent := before - c.leaf.promote.TokensAt(simStart); spent != unit {
-		t.Errorf("confirming it elsewhere took %v units of credit, want %d", spent, unit)
+	before := creditsOf(z, &p, away.Addr)
+	for range 3 {
+		for _, r := range []*Request{&away, &home} {
+			z.Confirm(&p, r, ask(r), 0, simStart)
+		}
 	}
-	mu.Unlock()
-	if here, there := ask(&home).Class, ask(&away).Class; here != Unknown || there != Proven {
-		t.Errorf("confirmed elsewhere: got %v at home, %v there", here, there)
+	if spent := before - creditsOf(z, &p, away.Addr); spent != 1 {
+		t.Errorf("confirming it elsewhere took %v credits, want 1", spent)
 	}
-	if ask(&away); ask(&away).Allowed {
+	if here, there := ask(&home), ask(&away); here.Class != Proven || there.Class != Proven {
+		t.Errorf("confirmed in both: got %v at home, %v there", here.Class, there.Class)
+	} else if there.Allowed {
 		t.Error("it has another budget there")
 	}
-	z.Deny(&away)
-	if d := ask(&away); d.Class != Unknown {
-		t.Errorf("denied where it is now: got %v, want %v", d.Class, Unknown)
+	if z.Deny(&away); ask(&away).Class != Unknown || ask(&home).Class != Proven {
+		t.Errorf("denied elsewhere: got %v there, %v at home", ask(&away).Class, ask(&home).Class)
+	}
+}
+
+// creditsOf is how many identities may be proven at an address at once.
+func creditsOf(z *Zone, p *Policy, addr netip.Addr) float64 {
+	c := z.newCall(p, &Request{Addr: addr}, 0, simStart)
+	defer c.enter().Unlock()
+	return c.leaf.promote.TokensAt(simStart) / unit
+}
+
+// A key of servers in two networks, or with IPv4 and IPv6, is proven in both from then on
+// and grows old there.
+func TestClaimsInTwoNetworks(t *testing.T) {
+	for name, addrs := range map[string][2]netip.Addr{
+		"dual stack":       {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
+		"two data centres": {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")},
+	} {
+		z, p, now := smallZone(), DefaultPolicy(), simStart
+		p.ClientRate, p.ClientBurst = 200, 400
+		for i := range 2 * 3700 { // two a second, for more than an hour
+			now = now.Add(time.Second / 2)
+			r := Request{Addr: addrs[i%2], Claim: "key", Look: 5}
+			d := z.Decide(&p, &r, 0, now)
+			if !d.Allowed || i >= 2 && d.Class != Proven || i >= 2*3602 && d.Young {
+				t.Fatalf("%s: request %d: got %+v", name, i, d)
+			}
+			z.Confirm(&p, &r, d, 0, now)
+		}
+	}
+}
+
+// A key of which servers in many networks make use is confirmed in a few of them, and does
+// not take the credits of everybody; one that has moved gets a place in its new network.
+func TestClaimsInManyNetworks(t *testing.T) {
+	z, p, now := smallZone(), DefaultPolicy(), simStart
+	ask := func(network int) Decision {
+		r := Request{Addr: addrOf(256 * network), Claim: "key", Look: 5}
+		d := z.Decide(&p, &r, 0, now)
+		z.Confirm(&p, &r, d, 0, now)
+		return d
+	}
+	for i := range 150 * 60 {
+		now = now.Add(time.Second / 150)
+		if d := ask(i % 150); i >= 150 && (d.Class == Proven) != (i%150 < maxHomes) {
+			t.Fatalf("request %d: got %+v", i, d)
+		}
+	}
+	if got := z.global.promote.TokensAt(now) / unit; got < globalPromoteBurst-1 {
+		t.Errorf("got %v credits of all left, want %d", got, globalPromoteBurst)
+	}
+	now = now.Add(busyHome)
+	if ask(200); ask(200).Class != Proven {
+		t.Error("a network is not confirmed, though all others have been left")
 	}
 }
 

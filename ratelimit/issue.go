@@ -123,13 +123,14 @@ func (c *call) provenHere() bool {
 	mu := c.z.identities.lock(hash)
 	defer mu.Unlock()
 	id := c.z.identities.findLocked(hash, key)
-	return id != nil && id.home == homeOf(c.addr)
+	return id != nil && id.homes.find(c.home()) != nil
 }
 
-// remember gives the identity a bucket of its own.
-func (c *call) remember() bool { return c.rememberAs(identityKey{hash: c.r.Token.ID}, 0) }
+// remember gives the token's identity a bucket of its own.
+func (c *call) remember() bool { return c.rememberAs(identityKey{hash: c.r.Token.ID}) }
 
-func (c *call) rememberAs(key identityKey, confirmed time.Duration) bool {
+// rememberAs makes the request's network one of an identity's homes.
+func (c *call) rememberAs(key identityKey) bool {
 	hash := c.z.secret.sum(key.hash, 3)
 	mu := c.z.identities.lock(hash)
 	defer mu.Unlock()
@@ -138,6 +139,6 @@ func (c *call) rememberAs(key identityKey, confirmed time.Duration) bool {
 		rate, burst := c.p.ClientBudget()
 		id.begin(from, rate, burst)
 	}
-	id.home, id.confirmed = homeOf(c.addr), confirmed
+	id.homes.enter(c.home(), c.since)
 	return true
 }

@@ -13,10 +13,8 @@ import (
 // identity is one client's bucket. Only proven and verified ones have any, so
 // that a flood of cookies displaces nobody.
 type identity struct {
-	lim  rate.Limiter
-	home network // where it was proven last
-	// confirmed is when a claim was, and 1 more; 0: it is not.
-	confirmed time.Duration
+	lim   rate.Limiter
+	homes homes // where it is proven
 	// withheld is what the bucket would hold more if its address had been short of
 	// nothing, in units, as of used.
 	withheld float64
@@ -35,7 +33,7 @@ func (i *identity) begin(from origin, rate, burst float64) {
 	if from == fresh {
 		fill(&i.lim, rate, burst)
 	}
-	i.home, i.confirmed, i.withheld = network{}, 0, 0
+	i.homes, i.withheld = homes{}, 0
 }
 
 // withhold brings up to date what the address's shortage keeps from the identity,

@@ -20,7 +20,7 @@ type Size struct {
 	Identities, Addresses, Sites, Bins int
 }
 
-// The default Size: 0.9 MB at first, 86 MB once all of it was used.
+// The default Size: 0.9 MB at first, 88 MB once all of it was used.
 const (
 	DefaultIdentities = 1 << 17
 	DefaultAddresses  = 1 << 16

@@ -163,7 +163,7 @@ func TestSlotSizes(t *testing.T) {
 		got, most uintptr
 	}{
 		{"rate.Limiter", unsafe.Sizeof(rate.Limiter{}), 80},
-		{"identity", unsafe.Sizeof(slot[identityKey, identity]{}), 152},
+		{"identity", unsafe.Sizeof(slot[identityKey, identity]{}), 168},
 		{"address", unsafe.Sizeof(slot[network, leaf]{}), 784},
 		{"site", unsafe.Sizeof(slot[network, site]{}), 288},
 		{"bin", unsafe.Sizeof(bin{}), 88},
