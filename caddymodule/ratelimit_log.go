@@ -94,6 +94,7 @@ func (a *App) startRateLimits(ctx context.Context) {
 	if len(a.rateLimiters) == 0 {
 		return
 	}
+	a.registry.takeOver(a.rateLimiters)
 	a.registry.use(a.rateLimiters)
 	a.running.Go(func() { a.sumUpRateLimits(ctx) })
 	if slices.ContainsFunc(a.rateLimiters, func(l *rateLimiter) bool { return l.policy.CookieLifetime > 0 }) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What limits remember: over reloads, in storage; and how it is told, by the
-// admin API, as metrics and in the log.
+// What limits remember, who shares it, and how it is told, by the admin API, as metrics
+// and in the log.
 
 package caddymodule_test
 
@@ -24,27 +24,6 @@ import (
 
 	"github.com/resetguard/caddy-resetguard/caddymodule"
 )
-
-// Budgets that are used up stay so over a reload, and are shared by all who name
-// the zone.
-func TestLimitsOutliveReloads(t *testing.T) {
-	leaveNothing(t)
-	addr := origin(t, named("origin"))
-	for name, site := range map[string]string{
-		"zone":              "reset_guard_limit {\nzone z1\nclient 1/m burst %d\n}\nrespond well",
-		"zone of upstreams": "reset_guard " + addr + " {\nrate_limit {\nclient 1/m burst %d\n}\n}",
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := serveAdmin(t, "servers {\n"+trusting+"\n}", fmt.Sprintf(site, 2))
-			header := []string{"Cookie", "rg=" + caddymodule.MintForTest(uint64(len(name)), "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
-			for _, want := range []int{200, 200, 429} {
-				expect(t, "status", s.get(t, "/", header...).status, want)
-			}
-			s.reload(t, fmt.Sprintf(site, 3)) // another burst: policy is the configuration's
-			expect(t, "status after a reload", s.get(t, "/", header...).status, http.StatusTooManyRequests)
-		})
-	}
-}
 
 func TestZonesAreShared(t *testing.T) {
 	s := serve(t, `handle /a {
@@ -129,20 +108,6 @@ func TestOtherBudgetsCountApart(t *testing.T) {
 		}
 	}
 	expect(t, "passed at the strict one", passed, 1)
-}
-
-// A configuration that is refused changes nothing for the one that runs.
-func TestBadReloadKeepsTheZone(t *testing.T) {
-	leaveNothing(t)
-	s := serveAdmin(t, "", "reset_guard_limit {\nzone z2\nclient 1/m burst 1\n}\nrespond well")
-	header := []string{"Cookie", "rg=" + caddymodule.MintForTest(3, "127.0.0.1", time.Now().Add(-time.Hour), time.Now())}
-	expect(t, "first", s.get(t, "/", header...).status, http.StatusOK)
-	for range 3 {
-		if s.tryLoad(t, "reset_guard_limit {\nzone z2\nclient 5/s\n}\n@m header_regexp X (\nrespond @m well") == nil {
-			t.Fatal("a configuration with a broken expression was loaded")
-		}
-	}
-	expect(t, "second", s.get(t, "/", header...).status, http.StatusTooManyRequests)
 }
 
 func TestLimitsAreTold(t *testing.T) {

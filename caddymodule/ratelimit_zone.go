@@ -8,6 +8,7 @@ package caddymodule
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,9 +27,10 @@ var rateZones = caddy.NewUsagePool()
 type sharedRates struct {
 	*ratelimit.Zone
 	name string // "" for one that belongs to upstreams
-	// used is the last configuration that asked for it, if it belongs to upstreams.
-	// Guarded by the registry.
-	used int64
+	// used is the last configuration that had it, if it belongs to upstreams, and rate and
+	// burst are its clients' budget there. Guarded by the registry.
+	used        int64
+	rate, burst float64
 
 	mu     sync.Mutex // guards log
 	log    rateSums
@@ -61,49 +63,89 @@ func sizeBeside(others int) ratelimit.Size {
 // first: most pools may have none. It is nil for a request that comes when nobody has
 // the pool any more.
 func (r *registry) ratesOf(p *sharedPool, l *rateLimiter, now time.Time) *sharedRates {
-	generation := l.app.generation
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if rates := p.foundRates(l); rates != nil || p.users == 0 {
+		return rates
+	}
+	others := 0
+	for _, q := range r.pools {
+		others += len(q.rates)
+	}
+	if p.rates == nil {
+		p.rates = make(map[string]*sharedRates)
+	}
+	p.rates[l.budgets] = newSharedRates("", sizeBeside(others), now)
+	return p.foundRates(l)
+}
+
+// takeOver gives limiters the zones that upstreams have from configurations before. The
+// next one may come before anybody has asked for them.
+func (r *registry) takeOver(all []*rateLimiter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range all {
+		if l.shared != nil || l.site == nil || l.site.roster.Load() == nil {
+			continue
+		}
+		if rates := l.site.shared.foundRates(l); rates != nil {
+			l.rates.Store(rates)
+		}
+	}
+}
+
+// foundRates is the zone that a limiter has, or takes over; nil if there is none. The
+// registry is to be locked.
+func (p *sharedPool) foundRates(l *rateLimiter) *sharedRates {
 	rates := p.rates[l.budgets]
 	if rates == nil {
-		if old, ok := p.leftBehind(l.app); ok {
-			rates = p.rates[old]
-			delete(p.rates, old)
-			p.rates[l.budgets] = rates
+		old, ok := p.leftBehind(l)
+		if !ok {
+			return nil
 		}
-	}
-	if rates == nil && p.users > 0 {
-		others := 0
-		for _, q := range r.pools {
-			others += len(q.rates)
-		}
-		rates = newSharedRates("", sizeBeside(others), now)
-		if p.rates == nil {
-			p.rates = make(map[string]*sharedRates)
-		}
+		rates = p.rates[old]
+		delete(p.rates, old)
 		p.rates[l.budgets] = rates
 	}
-	if rates != nil {
-		rates.used = max(rates.used, generation)
-	}
+	rates.used = max(rates.used, l.app.generation)
+	rates.rate, rates.burst = l.policy.ClientBudget()
 	return rates
 }
 
-// leftBehind finds a zone whose budgets a new configuration has no more: who changes
-// budgets does not want to begin anew.
-func (p *sharedPool) leftBehind(a *App) (budgets string, ok bool) {
+// leftBehind finds a zone whose budgets a limiter's configuration has no more: who changes
+// budgets does not want to begin anew. Of several it is the one whose clients had the most
+// similar budget.
+func (p *sharedPool) leftBehind(l *rateLimiter) (budgets string, ok bool) {
+	rate, burst := l.policy.ClientBudget()
+	least := math.Inf(1)
 	for _, b := range slices.Sorted(maps.Keys(p.rates)) {
-		if p.rates[b].used < a.generation && !slices.ContainsFunc(a.rateLimiters, func(l *rateLimiter) bool { return l.budgets == b }) {
-			return b, true
+		old := p.rates[b]
+		if old.used >= l.app.generation || slices.ContainsFunc(l.app.rateLimiters, func(other *rateLimiter) bool { return other.budgets == b && other.mayUse(p) }) {
+			continue
+		}
+		if off := math.Abs(math.Log(rate/old.rate)) + math.Abs(math.Log(burst/old.burst)); off < least {
+			budgets, ok, least = b, true, off
 		}
 	}
-	return "", false
+	return budgets, ok
+}
+
+// mayUse tells that a limiter's upstreams are a pool's, or are not known yet.
+func (l *rateLimiter) mayUse(p *sharedPool) bool {
+	if l.shared != nil || l.site == nil {
+		return false
+	}
+	return l.site.roster.Load() == nil || l.site.shared == p
 }
 
 // forgetRates drops the zones of upstreams that no configuration since this one, which
-// ends, has asked for, nor this one. Those that this one had are kept until the next
-// ends: after a reload it may take a while until the first request asks for them.
+// ends, has had, nor this one. Those that this one had are kept until the next
+// ends: with dynamic upstreams it may take a while until the first request asks for them.
+// The newest configuration drops none: one that ends before the others has not started.
 func (r *registry) forgetRates(generation int64) {
+	if generation == r.generations.Load() {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.pools {
