@@ -53,9 +53,8 @@ func (z *Zone) Issue(p *Policy, r *Request, d Decision, pressure float64, now ti
 	if c.prove(earned, d) {
 		return to, true
 	}
-	if to.Stage = Kept; earned == roam {
-		return to, true // waits for its promotion as others do
-	}
+	// One that roams stays as it is, for where it is proven: it asks again with the next
+	// request.
 	return Token{}, false
 }
 
