@@ -267,7 +267,7 @@ func (v *visit) answering(w http.ResponseWriter, status int) {
 		v.zone.Confirm(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
 	}
 	v.dropForeignCookies(w.Header())
-	if status < http.StatusBadRequest && ratelimit.Due(&v.request, &v.decision, v.now) {
+	if status < http.StatusBadRequest && ratelimit.Due(&v.limiter.policy, &v.request, &v.decision, v.now) {
 		v.offerCookie(w, status)
 	}
 }

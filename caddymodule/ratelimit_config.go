@@ -38,7 +38,7 @@ type RateLimit struct {
 	// Placeholders that say who a client is. The first one that is not empty
 	// counts. Those that a client can fill in as it likes, such as header
 	// fields and variables, count once an origin has answered to the same value
-	// with 2xx, as a proven cookie does, until one answers with 401 or 403.
+	// with 2xx, as a proven cookie does, until one answers with 401.
 	Identity []string `json:"identity,omitempty"`
 
 	// The cookie by which clients are told apart.
@@ -87,8 +87,9 @@ type LimitCookie struct {
 	// `__Host-rg`.
 	Name string `json:"name,omitempty"`
 
-	// How long it lives after its last renewal, from 10 minutes to 7 days.
-	// Default: `168h`.
+	// How long it lives after its last renewal, from 10 minutes to 7 days. It is
+	// renewed in use once it is a day old, or half as old as it gets if that is
+	// less. Default: `168h`.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 }
 

@@ -24,11 +24,11 @@ func (c *call) offer() bool {
 
 // Due tells whether Issue may have a token for a request that was decided so: most
 // clients have one that is good for a while.
-func Due(r *Request, d *Decision, now time.Time) bool {
+func Due(p *Policy, r *Request, d *Decision, now time.Time) bool {
 	if !d.Offer || d.Class == Unknown {
 		return d.Offer
 	}
-	_, earned := r.Token.next(now)
+	_, earned := r.Token.next(p.CookieLifetime, now)
 	return earned != stay
 }
 
@@ -42,7 +42,7 @@ func (z *Zone) Issue(p *Policy, r *Request, d Decision, pressure float64, now ti
 	if d.Class == Unknown {
 		return Token{ID: z.newID(), Issued: now, First: now, Stage: Given}, true
 	}
-	to, earned := r.Token.next(now)
+	to, earned := r.Token.next(p.CookieLifetime, now)
 	switch earned {
 	case stay:
 		return Token{}, false
@@ -52,6 +52,10 @@ func (z *Zone) Issue(p *Policy, r *Request, d Decision, pressure float64, now ti
 	c := z.newCall(p, r, pressure, now)
 	if c.prove(earned, d) {
 		return to, true
+	}
+	if earned == promote && r.Token.worn(p.CookieLifetime, now) {
+		to.Stage, to.First = Kept, r.Token.First
+		return to, true // waits on, and must not expire meanwhile
 	}
 	// One that roams stays as it is, for where it is proven: it asks again with the next
 	// request.

@@ -48,3 +48,46 @@ func TestRoamingCostsNobodyItsProof(t *testing.T) {
 		}
 	}
 }
+
+// A cookie that is used all the time is renewed before it expires, however short it lives,
+// and also while its owner waits for a credit.
+func TestCookiesInUseAreRenewed(t *testing.T) {
+	for _, lifetime := range []time.Duration{MinCookieLifetime, time.Hour, 12 * time.Hour, 24 * time.Hour} {
+		for name, full := range map[string]bool{"proven": false, "waits for a credit": true} {
+			z, p, now := smallZone(), DefaultPolicy(), simStart
+			p.CookieLifetime = lifetime
+			signer, err := NewSigner(KeyRing{}.Rotate([SecretBytes]byte{1}, now), lifetime)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at, cookie, first := Place{Addr: addrOf(1), Site: "a.test"}, "", uint64(0)
+			for now.Before(simStart.Add(3 * lifetime)) {
+				now = now.Add(lifetime / 20)
+				r := Request{Addr: at.Addr, Look: 1}
+				if cookie != "" {
+					r.Token, err = signer.Verify(cookie, at, now)
+				}
+				if err != nil || r.Token.ID != first {
+					t.Fatalf("%v, %s: after %v: got %+v, %v", lifetime, name, now.Sub(simStart), r.Token, err)
+				}
+				if full {
+					z.global.promote.AllowN(now, int(z.global.promote.TokensAt(now)))
+				}
+				d := z.Decide(&p, &r, 0, now)
+				if !Due(&p, &r, &d, now) {
+					continue
+				}
+				if to, ok := z.Issue(&p, &r, d, 0, now); ok {
+					cookie, first = signer.Mint(to, at), to.ID
+				}
+			}
+			tok, _ := signer.Verify(cookie, at, now)
+			if proven := tok.Stage == Trusted; proven == full {
+				t.Errorf("%v, %s: got stage %d", lifetime, name, tok.Stage)
+			}
+			if !full && !tok.tenured(now) && 3*lifetime > tenure+time.Minute+lifetime/5 {
+				t.Errorf("%v: known since %v only", lifetime, tok.First)
+			}
+		}
+	}
+}

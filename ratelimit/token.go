@@ -105,7 +105,7 @@ const (
 	// tenure is from when an identity comes before young ones.
 	tenure = time.Hour
 	// refreshAfter is when a token in use is written anew, so that it expires
-	// only when it is not used.
+	// only when it is not used; half of its lifetime if that is less.
 	refreshAfter = 24 * time.Hour
 	// clockSkew is how far instances' clocks may be apart.
 	clockSkew = 2 * time.Minute
@@ -121,9 +121,9 @@ const (
 	roam         // to be proven here too, if there is a credit for that
 )
 
-// next tells what a token has earned by being kept until now, and what it
-// becomes by it.
-func (t Token) next(now time.Time) (Token, move) {
+// next tells what a token that lives for so long has earned by being kept until now, and
+// what it becomes by it.
+func (t Token) next(lifetime time.Duration, now time.Time) (Token, move) {
 	age := now.Sub(t.Issued)
 	to := t
 	to.Issued = now
@@ -136,7 +136,7 @@ func (t Token) next(now time.Time) (Token, move) {
 			to.Stage = Given
 		}
 		return to, rewrite
-	case t.Stage == Trusted && age >= refreshAfter:
+	case t.Stage == Trusted && t.worn(lifetime, now):
 		return to, rewrite
 	case t.Stage == Trusted || age < stageWait:
 		return t, stay
@@ -147,6 +147,11 @@ func (t Token) next(now time.Time) (Token, move) {
 	// It is known for as long as it has been proven: waiting for that costs nothing.
 	to.Stage, to.First = Trusted, now
 	return to, promote
+}
+
+// worn tells that a token is to be written anew.
+func (t Token) worn(lifetime time.Duration, now time.Time) bool {
+	return now.Sub(t.Issued) >= min(refreshAfter, lifetime/2)
 }
 
 // tenured tells that an identity is not young any more.

@@ -34,7 +34,7 @@ func TestTokenProvesItselfByContinuity(t *testing.T) {
 		{"young and trusted elsewhere", given(Trusted, time.Minute, 59*time.Minute, false), Kept, rewrite},
 		{"trusted elsewhere", given(Trusted, time.Minute, time.Hour, false), Trusted, roam},
 	} {
-		got, earned := tc.token.next(simStart)
+		got, earned := tc.token.next(DefaultCookieLifetime, simStart)
 		if got.Stage != tc.stage || earned != tc.move {
 			t.Errorf("%s: got stage %d, move %d, want %d, %d", tc.name, got.Stage, earned, tc.stage, tc.move)
 		}
