@@ -200,19 +200,6 @@ func TestAutoServesOfficesOfOneNetworkAlike(t *testing.T) {
 	}
 }
 
-// A big address has its pool in its network, whatever small ones ask there.
-func TestSitesHaveRoomForTheirBiggestAddress(t *testing.T) {
-	var s site
-	for _, step := range []struct {
-		at         time.Duration
-		leaf, want float64
-	}{{0, 5, 10}, {time.Second, 100, 100}, {2 * time.Second, 5, 100}, {3 * time.Minute, 5, 10}} {
-		if got := s.atLeast(siteBudget{proven: 10, leaf: step.leaf}, step.at); got != step.want {
-			t.Errorf("at %v: got %v, want %v", step.at, got, step.want)
-		}
-	}
-}
-
 // Without pressure nobody is refused, whatever comes.
 func TestAutoRefusesNobodyWithoutPressure(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -253,10 +253,11 @@ func (c *call) site() bool {
 func (c *call) takeSite(n network, b siteBudget) bool {
 	s, unlock := c.z.siteLocked(n, b, c.now)
 	defer unlock.Unlock()
-	pool, perSecond, seconds := &s.unproven, b.unproven, float64(unprovenSeconds)
-	if c.dec.Class >= Proven {
-		pool, perSecond, seconds = &s.proven, s.atLeast(b, c.since), provenSeconds
+	pool, seconds, proven := &s.unproven, float64(unprovenSeconds), c.dec.Class.proven()
+	if proven == 1 {
+		pool, seconds = &s.proven, provenSeconds
 	}
+	perSecond := s.biggest[proven].atLeast(b.rate[proven], b.leaf[proven], c.since)
 	retune(pool, perSecond, seconds*perSecond, c.now)
 	if take(pool, c.cost, c.now) {
 		return true

@@ -51,31 +51,42 @@ func (i *identity) withhold(perSecond, burst float64, since time.Duration, now t
 type site struct {
 	proven, unproven rate.Limiter
 	promote          rate.Limiter
-	// least is the highest proven rate of an address there, as of leastAt.
-	least   float64
-	leastAt time.Duration
+	// biggest are the highest rates of an address there, for the unproven and the proven.
+	biggest [2]biggest
 }
 
-// siteBudget is what a policy gives a site, per second, and not less than what the
-// address has that asks.
-type siteBudget struct{ proven, unproven, leaf, promotions float64 }
+// siteBudget is what a policy gives a site, per second, and what the address that asks
+// has: rates for the unproven and for the proven.
+type siteBudget struct {
+	rate, leaf [2]float64
+	promotions float64
+}
 
 // of a site of this size, from what it would be for one address.
 func (b siteBudget) of(size siteSize) siteBudget {
-	return siteBudget{size.pools * b.proven, size.pools * b.unproven, b.leaf, size.promotions}
+	b.rate[0] *= size.pools
+	b.rate[1] *= size.pools
+	b.promotions = size.promotions
+	return b
 }
 
-// leastMemory is how long a site has room for its biggest address after that asked
-// last: people there ask every 30 s.
-const leastMemory = time.Minute
+// biggest is the highest rate of an address in a site, as of a time.
+type biggest struct {
+	rate float64
+	at   time.Duration
+}
 
-// atLeast is the proven rate of a site that has room for each of its addresses alone. A
-// small one must not make it too small for a big one.
-func (s *site) atLeast(b siteBudget, since time.Duration) float64 {
-	if b.leaf >= s.least || since-s.leastAt > leastMemory {
-		s.least, s.leastAt = b.leaf, since
+// biggestMemory is how long a site has room for its biggest address after that asked
+// last: people there ask every 30 s.
+const biggestMemory = time.Minute
+
+// atLeast is the rate of a site that has room for each of its addresses alone. A small one
+// must not make it too small for a big one.
+func (g *biggest) atLeast(rate, leaf float64, since time.Duration) float64 {
+	if leaf >= g.rate || since-g.at > biggestMemory {
+		*g = biggest{leaf, since}
 	}
-	return max(b.proven, s.least)
+	return max(rate, g.rate)
 }
 
 func (s *site) headroom(now time.Time) float64 {
@@ -83,11 +94,11 @@ func (s *site) headroom(now time.Time) float64 {
 }
 
 func (s *site) begin(from origin, b siteBudget, now time.Time) {
-	s.least, s.leastAt = 0, 0
+	s.biggest = [2]biggest{}
 	if from == fresh {
-		proven := max(b.proven, b.leaf)
+		unproven, proven := max(b.rate[0], b.leaf[0]), max(b.rate[1], b.leaf[1])
 		fill(&s.proven, proven, provenSeconds*proven)
-		fill(&s.unproven, b.unproven, unprovenSeconds*b.unproven)
+		fill(&s.unproven, unproven, unprovenSeconds*unproven)
 		fill(&s.promote, b.promotions*promoteRate, b.promotions*promoteBurst)
 	}
 	retune(&s.promote, b.promotions*promoteRate, b.promotions*promoteBurst, now) // it may have been another's

@@ -279,14 +279,16 @@ func (c *call) budget(count float64) leafBudget {
 }
 
 // siteBudget is what the policy gives the networks around the address, for each
-// address that their sizes count for: as much as one with as many users as count. In
+// address that their sizes count for: for the proven as much as one with as many users as
+// count, for others as one without any, but not less than this address has. In
 // Auto that is a part of what can be done, and not of the share of one address: when
 // shares get small, a network with many offices would have the pool of one of them.
-func (c *call) siteBudget() siteBudget {
-	b := siteBudget{proven: c.p.provenLimit(), unproven: c.budget(0).unproven}
+func (c *call) siteBudget() (b siteBudget) {
+	b.rate = [2]float64{c.budget(0).unproven, c.p.provenLimit()}
+	b.leaf[0] = float64(c.leaf.known.Limit()+c.leaf.unknown.Limit()) / unit
 	if c.p.Auto {
-		b.proven *= c.possible()
-		b.leaf = float64(c.leaf.proven.Limit()) / unit
+		b.rate[1] *= c.possible()
+		b.leaf[1] = float64(c.leaf.proven.Limit()) / unit
 	}
 	return b
 }

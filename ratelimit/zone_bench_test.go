@@ -165,7 +165,7 @@ func TestSlotSizes(t *testing.T) {
 		{"rate.Limiter", unsafe.Sizeof(rate.Limiter{}), 80},
 		{"identity", unsafe.Sizeof(slot[identityKey, identity]{}), 168},
 		{"address", unsafe.Sizeof(slot[network, leaf]{}), 784},
-		{"site", unsafe.Sizeof(slot[network, site]{}), 288},
+		{"site", unsafe.Sizeof(slot[network, site]{}), 304},
 		{"bin", unsafe.Sizeof(bin{}), 88},
 	} {
 		t.Logf("%s: %d bytes", s.what, s.got)
