@@ -258,17 +258,28 @@ func (v *visit) answering(w http.ResponseWriter, status int) {
 		v.zone.ServedCheaply(v.request.Weight)
 	}
 	v.now = time.Now() // the answer may have taken long
+	v.judgeKey(w.Header().Get("Grpc-Status"), status)
+	v.dropForeignCookies(w.Header())
+	if status < http.StatusBadRequest && ratelimit.Due(&v.limiter.policy, &v.request, &v.decision, v.now) {
+		v.offerCookie(w, status)
+	}
+}
+
+// grpcUnauthenticated is what 401 is in gRPC, whose answers are all 200. Where there is
+// nothing but a status to answer, it stands in the header.
+const grpcUnauthenticated = "16"
+
+// judgeKey finds out what an answer says of the key that was shown.
+func (v *visit) judgeKey(grpcStatus string, status int) {
 	switch {
-	case status == http.StatusUnauthorized:
+	case status == http.StatusUnauthorized, grpcStatus == grpcUnauthenticated:
 		v.zone.Deny(&v.request)
+	case grpcStatus != "" && grpcStatus != "0":
+		// An error, of whatever kind.
 	case v.client.method == http.MethodOptions, v.client.method == http.MethodTrace:
 		// Answered without a look at keys, as before requests from other sites.
 	case status >= http.StatusOK && status < http.StatusMultipleChoices:
 		v.zone.Confirm(&v.limiter.policy, &v.request, v.decision, v.pressure, v.now)
-	}
-	v.dropForeignCookies(w.Header())
-	if status < http.StatusBadRequest && ratelimit.Due(&v.limiter.policy, &v.request, &v.decision, v.now) {
-		v.offerCookie(w, status)
 	}
 }
 

@@ -148,14 +148,23 @@ func TestKeysCountOnceAnswered(t *testing.T) {
 	l := testLimiter(t, &RateLimit{Mode: modeFixed, Identity: []string{"{http.request.header.X-Api-Key}"}})
 	for _, step := range []struct {
 		status int
+		grpc   string
 		class  ratelimit.Class // of the next request
-	}{{401, ratelimit.Unknown}, {500, ratelimit.Unknown}, {302, ratelimit.Unknown}, {200, ratelimit.Proven}, {404, ratelimit.Proven}, {401, ratelimit.Unknown}, {200, ratelimit.Proven}, {403, ratelimit.Proven}} {
+	}{
+		{401, "", ratelimit.Unknown}, {500, "", ratelimit.Unknown}, {302, "", ratelimit.Unknown},
+		{200, "", ratelimit.Proven}, {404, "", ratelimit.Proven}, {401, "", ratelimit.Unknown},
+		{200, "16", ratelimit.Unknown}, {200, "7", ratelimit.Unknown}, {200, "0", ratelimit.Proven},
+		{200, "5", ratelimit.Proven}, {200, "16", ratelimit.Unknown}, {200, "", ratelimit.Proven}, {403, "", ratelimit.Proven},
+	} {
 		var v, next visit
-		r := requestFor("X-Api-Key", "k1")
-		l.admit(&v, httptest.NewRecorder(), r)
-		v.answering(httptest.NewRecorder(), step.status)
+		r, w := requestFor("X-Api-Key", "k1"), httptest.NewRecorder()
+		l.admit(&v, w, r)
+		if step.grpc != "" {
+			w.Header().Set("Grpc-Status", step.grpc)
+		}
+		v.answering(w, step.status)
 		if l.admit(&next, httptest.NewRecorder(), requestFor("X-Api-Key", "k1")); next.decision.Class != step.class {
-			t.Errorf("after %d: got %v, want %v", step.status, next.decision.Class, step.class)
+			t.Errorf("after %d %s: got %v, want %v", step.status, step.grpc, next.decision.Class, step.class)
 		}
 	}
 }
