@@ -47,8 +47,9 @@ func (v *visit) strip(header http.Header) {
 	}
 	names, kept := v.limiter.cookie, lines[:0]
 	for _, line := range lines {
-		line = ratelimit.StripCookie(line, names.plain) // which browsers send over TLS, too
-		if v.client.secure && names.secure != names.plain {
+		// Both: browsers send the plain one over TLS, too, and others what they like.
+		line = ratelimit.StripCookie(line, names.plain)
+		if names.secure != names.plain {
 			line = ratelimit.StripCookie(line, names.secure)
 		}
 		if line != "" {
