@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -91,4 +92,18 @@ func TestAutoProtectsTheOthers(t *testing.T) {
 func median(values []float64) float64 {
 	slices.Sort(values)
 	return values[len(values)/2]
+}
+
+// Origins that have answered with nothing but errors have shown nothing of what they can do.
+func TestErrorsTeachNoCapacity(t *testing.T) {
+	leaveNothing(t)
+	s := serveAdmin(t, "", "reset_guard "+origin(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	for began := time.Now(); time.Since(began) < time.Second; {
+		s.get(t, "/")
+	}
+	if body := s.ask(t, http.MethodGet, "/reset_guard/limits", "").body; !strings.Contains(body, `"capacity":200,`) {
+		t.Errorf("after nothing but 500: got %s", body)
+	}
 }

@@ -38,7 +38,9 @@ type sharedRates struct {
 }
 
 func newSharedRates(name string, size ratelimit.Size, now time.Time) *sharedRates {
-	return &sharedRates{Zone: ratelimit.NewZone(size, now), name: name, log: rateSums{since: now}}
+	zone := ratelimit.NewZone(size, now)
+	zone.TellsServed()
+	return &sharedRates{Zone: zone, name: name, log: rateSums{since: now}}
 }
 
 // sizeBeside is how much a zone of upstreams remembers beside others. Whoever fills

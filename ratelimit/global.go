@@ -22,7 +22,7 @@ type global struct {
 
 	regime   atomic.Pointer[regime]
 	admitted atomic.Int64 // units
-	served   atomic.Int64 // units, 0 if nobody tells
+	served   atomic.Int64 // units; as long as it is 0 and told is not set, nobody tells
 	cheap    atomic.Int64 // units of those served
 	asked    atomic.Int64 // requests
 	next     atomic.Int64 // when the next tick is due, nanoseconds of the zone's clock
@@ -40,7 +40,7 @@ type global struct {
 	mu   sync.Mutex // serialises ticks
 	last time.Duration
 	done int64   // served, or admitted, at the last tick
-	told bool    // done is what was served
+	told bool    // done is what was served, not what was admitted
 	flow float64 // the same per second
 	// cheapDone and cheapFlow are the part of those that says nothing.
 	cheapDone int64
@@ -164,10 +164,12 @@ func (g *global) learnLocked(pressure float64, t time.Duration) {
 // admitted.
 func (g *global) followLocked(dt float64) {
 	done := g.served.Load()
-	if told := done > 0; told != g.told {
-		g.told, g.done, g.cheapDone = told, done, g.cheap.Load()
+	switch {
+	case g.told:
+	case done > 0:
+		g.told, g.done, g.cheapDone = true, done, g.cheap.Load()
 		return
-	} else if !told {
+	default:
 		done = g.admitted.Load()
 	}
 	perSecond, memory := float64(done-g.done)/unit/dt, flowFall

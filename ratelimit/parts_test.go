@@ -268,9 +268,12 @@ func TestPressureOfAZoneIsTheHighest(t *testing.T) {
 // What the origins can do is learned of answers that are worth something, and not in
 // a moment.
 func TestCapacityIsLearned(t *testing.T) {
-	learn := func(seconds int, answer func(z *Zone)) float64 {
+	learn := func(seconds int, tells bool, answer func(z *Zone)) float64 {
 		z, p, r := smallZone(), AutoPolicy(), Request{Addr: addrOf(1)}
 		now := simStart
+		if tells {
+			z.TellsServed()
+		}
 		for range seconds * 1000 {
 			now = now.Add(time.Millisecond)
 			z.Decide(&p, &r, 0, now)
@@ -278,18 +281,22 @@ func TestCapacityIsLearned(t *testing.T) {
 		}
 		return z.Stats(1, now).Capacity
 	}
-	well := func(z *Zone) { z.Served(1) }
+	well, nothing := func(z *Zone) { z.Served(1) }, func(*Zone) {}
 	for _, tc := range []struct {
 		name      string
 		seconds   int
+		tells     bool
 		answer    func(z *Zone)
 		low, high float64
 	}{
-		{"a second of it", 1, well, capacityFloor, 300},
-		{"a minute of it", 60, well, 980, 1000},
-		{"errors of clients", 60, func(z *Zone) { z.ServedCheaply(1) }, 0, capacityFloor},
+		{"a second of it", 1, true, well, capacityFloor, 300},
+		{"a minute of it", 60, true, well, 980, 1000},
+		{"not announced", 60, false, well, 980, 1000},
+		{"errors of clients", 60, true, func(z *Zone) { z.ServedCheaply(1) }, 0, capacityFloor},
+		{"nothing but errors of origins", 60, true, nothing, 0, capacityFloor},
+		{"nobody tells", 60, false, nothing, 980, 1000},
 	} {
-		if got := learn(tc.seconds, tc.answer); got < tc.low || got > tc.high {
+		if got := learn(tc.seconds, tc.tells, tc.answer); got < tc.low || got > tc.high {
 			t.Errorf("%s: got %v, want %v to %v", tc.name, got, tc.low, tc.high)
 		}
 	}

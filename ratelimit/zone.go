@@ -131,6 +131,15 @@ func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) De
 	return c.dec
 }
 
+// TellsServed announces that Served will be called. Otherwise a zone whose origins have
+// only failed so far would take what it admits for what they can do. Call it before the
+// first Decide.
+func (z *Zone) TellsServed() {
+	z.global.mu.Lock()
+	defer z.global.mu.Unlock()
+	z.global.told = true
+}
+
 // Served tells that a request of this weight was answered well. Without it a
 // zone takes what it admits for what can be done, and finds out more slowly
 // when it is too much.
