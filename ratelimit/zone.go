@@ -121,6 +121,7 @@ func (z *Zone) Decide(p *Policy, r *Request, pressure float64, now time.Time) De
 	z.global.tick(p, c.since, c.now)
 	z.global.asked.Add(1)
 	mu := c.enter()
+	c.leaf.seen.requests++
 	c.decide()
 	c.settle()
 	mu.Unlock()
@@ -249,7 +250,6 @@ func (c *call) enter() *sync.Mutex {
 // update is what an address needs from time to time.
 func (c *call) update() {
 	l := c.leaf
-	l.seen.requests++
 	dt := c.now.Sub(l.ticked)
 	if dt < leafTick {
 		return
