@@ -70,8 +70,10 @@ func waitFor(l *rate.Limiter, cost float64, now time.Time) time.Duration {
 	if missing <= 0 || l.Limit() <= 0 {
 		return 0
 	}
-	return time.Duration(min(missing/float64(l.Limit()), maxWait.Seconds()) * float64(time.Second))
+	return time.Duration(min(missing/float64(l.Limit()), maxOwnWait.Seconds()) * float64(time.Second))
 }
 
-// maxWait bounds Retry-After: budgets change, and what is told must not.
-const maxWait = time.Minute
+// maxWait bounds Retry-After where a bucket is shared: what is left of that for one client
+// changes all the time, and what it was told does not. Its own may be as slow as a request
+// in 100 s, and whoever asks before is refused again.
+const maxWait, maxOwnWait = time.Minute, time.Hour

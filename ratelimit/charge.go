@@ -58,7 +58,11 @@ func (c *call) refuse(level Level, reason Reason, wait time.Duration) bool {
 // retryAfter makes whole seconds of a wait. Many who wait for the same bucket
 // are told different times.
 func (z *Zone) retryAfter(wait time.Duration, shared bool) time.Duration {
-	seconds := max(1, math.Ceil(min(wait, maxWait).Seconds()))
+	most := maxOwnWait
+	if shared {
+		most = maxWait
+	}
+	seconds := max(1, math.Ceil(min(wait, most).Seconds()))
 	if shared {
 		random := float64(z.secret.sum(z.jitter.Add(1), 2)>>11) / (1 << 53)
 		seconds += math.Floor(random * (1 + seconds/4))

@@ -192,6 +192,28 @@ func TestRetryAfterIsSpread(t *testing.T) {
 	if d := z.retryAfter(1500*time.Millisecond, false); d != 2*time.Second {
 		t.Errorf("of one client alone: got %v, want 2s", d)
 	}
+	if d := z.retryAfter(time.Hour, true); d > 77*time.Second {
+		t.Errorf("got %v, want a minute and a quarter of it at most", d)
+	}
+}
+
+// However slow its budget is, a client that waits as it was told is served.
+func TestRetryAfterOfSlowBudgets(t *testing.T) {
+	for _, perSecond := range []float64{0.01, 1.0 / 60, 0.5, 10} {
+		for weight := range 3 {
+			z, p := smallZone(), DefaultPolicy()
+			p.ClientRate, p.ClientBurst = perSecond, 3
+			r := provenRequest(addrOf(1), 7, simStart)
+			r.Weight = float64(1 + weight)
+			d := z.Decide(&p, &r, 0, simStart)
+			for d.Allowed {
+				d = z.Decide(&p, &r, 0, simStart)
+			}
+			if again := z.Decide(&p, &r, 0, simStart.Add(d.RetryAfter)); d.Level != LevelClient || !again.Allowed {
+				t.Errorf("%v/s, weight %v: got %+v, and refused again after that", perSecond, r.Weight, d)
+			}
+		}
+	}
 }
 
 func TestPolicyValidate(t *testing.T) {
