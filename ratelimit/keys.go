@@ -65,9 +65,18 @@ func (r KeyRing) Validate() error {
 	return nil
 }
 
-// Due tells that it is time to rotate.
+// clockSet is before any time at which this runs: a clock that shows less was never set.
+var clockSet = time.Unix(1_600_000_000, 0)
+
+// Due tells that it is time to rotate. A key from the future, of a clock that was wrong,
+// would sign until then; instances whose clocks are a little apart must not rotate for one
+// another, nor one whose clock was never set for the others.
 func (r KeyRing) Due(now time.Time) bool {
-	return len(r.Keys) == 0 || now.Sub(r.Keys[0].Created) >= KeyLifetime
+	if len(r.Keys) == 0 {
+		return true
+	}
+	age := now.Sub(r.Keys[0].Created)
+	return age >= KeyLifetime || age < -KeyLifetime && now.After(clockSet)
 }
 
 // Rotate returns a ring with one new key more, which signs, and without those
@@ -76,12 +85,12 @@ func (r KeyRing) Rotate(secret [SecretBytes]byte, now time.Time) KeyRing {
 	key := Key{Created: now, Secret: secret[:]}
 	if len(r.Keys) > 0 {
 		key.ID = (r.Keys[0].ID + 1) % keyIDs
-		if r.Keys[0].Created.After(now) {
-			key.Created = r.Keys[0].Created // after the clock was put back
-		}
 	}
 	keys := []Key{key}
 	for _, k := range r.Keys {
+		if k.Created.After(now) {
+			k.Created = now // it goes as if it had been made now
+		}
 		if len(keys) < maxKeys && now.Sub(k.Created) < KeyLifetime+MaxCookieLifetime+clockSkew {
 			keys = append(keys, k)
 		}

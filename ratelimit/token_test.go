@@ -151,6 +151,31 @@ func TestKeysRotate(t *testing.T) {
 	}
 }
 
+// A key that was made while the clock was far ahead does not sign for ever, and verifies for
+// as long as any.
+func TestKeysFromTheFuture(t *testing.T) {
+	for ahead, due := range map[time.Duration]bool{
+		clockSkew: false, time.Hour: false, KeyLifetime: false, KeyLifetime + time.Second: true, 10 * 365 * 24 * time.Hour: true,
+	} {
+		ring := KeyRing{}.Rotate([SecretBytes]byte{1}, simStart.Add(ahead))
+		if got := ring.Due(simStart); got != due {
+			t.Errorf("%v ahead: due %v, want %v", ahead, got, due)
+		}
+		if ring.Due(time.Unix(0, 0)) {
+			t.Errorf("%v ahead: due to a host whose clock was never set", ahead)
+		}
+		for day, now := 0, simStart; day <= 9; day, now = day+1, now.Add(KeyLifetime) {
+			ring = ring.Rotate([SecretBytes]byte{byte(2 + day)}, now)
+			if err := ring.Validate(); err != nil || ring.Due(now) || !ring.Due(now.Add(KeyLifetime)) {
+				t.Fatalf("%v ahead, day %d: %v, %+v", ahead, day, err, ring)
+			}
+			if kept := ring.Keys[len(ring.Keys)-1].ID == 0; kept != (day < maxKeys-1) {
+				t.Errorf("%v ahead, day %d: the key is kept: %v", ahead, day, kept)
+			}
+		}
+	}
+}
+
 func TestKeyRingSurvivesStorage(t *testing.T) {
 	ring := KeyRing{}.Rotate([32]byte{1}, simStart).Rotate([32]byte{2}, simStart.Add(KeyLifetime))
 	data, err := json.Marshal(ring)
