@@ -224,7 +224,7 @@ func (rl *relay) giveUp(reason failover.Reason, err error) error {
 	rl.gaveUp = true
 	last := rl.first.ex.Last()
 	last.Decision = failover.Decision{Action: failover.GaveUp, Reason: reason}
-	if m := rl.first.member; m != nil {
+	if m := rl.first.member; m != nil && rl.first.client.Err() == nil {
 		rl.first.transport.site.app.registry.metrics.cut(m.Addr(), reason)
 	}
 	return err
