@@ -126,7 +126,7 @@ func TestForgottenConnectionsAreLearned(t *testing.T) {
 			cases = append(cases, f)
 		}
 	}
-	site := serve(t, directives.String())
+	site := serveAdmin(t, "", directives.String())
 	var running sync.WaitGroup
 	for i, f := range cases {
 		client := newClient(t)
@@ -152,6 +152,20 @@ func TestForgottenConnectionsAreLearned(t *testing.T) {
 		}
 		t.Logf("%s: %d failures in %d POSTs, %d connections", f.name, f.failures, f.posted, f.dials)
 	}
+	limits := func() (n int) {
+		for name := range site.metrics(t) {
+			if strings.HasPrefix(name, "reset_guard_idle_limit_seconds") {
+				n++
+			}
+		}
+		return n
+	}
+	expect(t, "limits among the metrics", limits(), len(cases))
+	for _, f := range cases {
+		got := site.ask(t, http.MethodPost, upstreams+"/restore?upstream="+f.ln.Addr().String(), "")
+		expect(t, "status of an order", got.status, http.StatusOK)
+	}
+	expect(t, "limits after all were restored", limits(), 0)
 }
 
 // posts sends POSTs without a key and returns how many failed.

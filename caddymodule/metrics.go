@@ -231,6 +231,8 @@ var (
 		"How many requests an upstream can work on at the same time.", []string{"zone", "upstream"}, nil)
 	limitEnforcedDesc = prometheus.NewDesc("reset_guard_limit_enforced",
 		"1 while an upstream's limit keeps requests away.", []string{"zone", "upstream"}, nil)
+	idleLimitDesc = prometheus.NewDesc("reset_guard_idle_limit_seconds",
+		"How long a connection to an upstream may be idle and used again; only where that has been learned.", []string{"zone", "upstream"}, nil)
 	poolFaultDesc = prometheus.NewDesc("reset_guard_pool_fault",
 		"1 while all upstreams of a zone fail alike, or the only one left fails, so that no further one is ejected; once half of all attempts fail, retries are limited.", []string{"zone"}, nil)
 )
@@ -242,6 +244,7 @@ func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- pressureDesc
 	ch <- limitDesc
 	ch <- limitEnforcedDesc
+	ch <- idleLimitDesc
 }
 
 // upstreamState is one value of the gauge. Pools without a zone may go by the
@@ -253,6 +256,7 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(pressureDesc, prometheus.GaugeValue, c.registry.host.State().P)
 	states, faulty := make(map[upstreamState]float64), make(map[string]float64)
 	limits, enforced := make(map[upstreamState]float64), make(map[upstreamState]float64)
+	idle := make(map[upstreamState]float64)
 	now := time.Now()
 	for _, p := range c.registry.inUse() {
 		zone := labelOf(p.zone)
@@ -269,6 +273,11 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 				limits[k] += float64(l.Limit())
 				enforced[k] = max(enforced[k], float64(toInt(on)))
 			}
+			if least, known := idle[k]; u.LimitsIdle && (known || len(idle) < maxMetricUpstreams) {
+				if limit := u.IdleLimit.Seconds(); !known || limit < least {
+					idle[k] = limit
+				}
+			}
 		}
 	}
 	for k, n := range states {
@@ -277,6 +286,9 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	for k, n := range limits {
 		send(ch, limitDesc, n, k.zone, k.upstream)
 		send(ch, limitEnforcedDesc, enforced[k], k.zone, k.upstream)
+	}
+	for k, limit := range idle {
+		send(ch, idleLimitDesc, limit, k.zone, k.upstream)
 	}
 	for zone, n := range faulty {
 		send(ch, poolFaultDesc, n, zone)

@@ -110,3 +110,33 @@ func TestResumeIsTold(t *testing.T) {
 		})
 	}
 }
+
+func TestResumeIsCounted(t *testing.T) {
+	const size = 1 << 20
+	content := faultinject.Bytes(size)
+	start := func(etag string, cut bool) *cutter {
+		c := &cutter{etag: etag, content: content}
+		if cut {
+			c.cut = everyAnswer(200<<10, 300<<10, cutReset)
+		}
+		return c.start(t)
+	}
+	broken, good, other := start(`"v1"`, true), start(`"v1"`, false), start(`"v2"`, false)
+	s := serveAdmin(t, "metrics", fmt.Sprintf(
+		"handle /mended {\nreset_guard %s %s {\nlb_policy first\n}\n}\nhandle /cut {\nreset_guard %s %s {\nlb_policy first\nfailover {\nattempts 2\n}\n}\n}",
+		broken.addr, good.addr, broken.addr, other.addr))
+	if _, got, err := get(t, newClient(t), s.url("/mended")); err != nil || !bytes.Equal(got, content) {
+		t.Fatalf("got %d bytes and %v", len(got), err)
+	}
+	if _, got, err := get(t, newClient(t), s.url("/cut")); err == nil || !bytes.HasPrefix(content, got) {
+		t.Fatalf("got %d bytes and %v, want an error", len(got), err)
+	}
+	for name, want := range map[string]float64{
+		fmt.Sprintf("reset_guard_resumed_responses_total{upstream=%q}", good.addr):                            1,
+		fmt.Sprintf("reset_guard_aborted_total{reason=\"other_version\",upstream=%q}", broken.addr):           1,
+		fmt.Sprintf("reset_guard_resumes_total{upstream=%q}", broken.addr):                                    2,
+		fmt.Sprintf("reset_guard_faults_total{cause=\"mismatch\",phase=\"headers\",upstream=%q}", other.addr): 1,
+	} {
+		eventually(t, name, func() bool { return s.metrics(t)[name] == want })
+	}
+}
