@@ -16,6 +16,10 @@ import (
 // directives are compared: stock first.
 var directives = [2]string{"reverse_proxy", "reset_guard"}
 
+// unlimited are the options of a guard that sends nobody away, however busy this host is,
+// with other tests for one.
+const unlimited = "overload off\nrate_limit off"
+
 // long tells that the figures are wanted, and not only whether all still runs.
 func long() bool { return os.Getenv("RESET_GUARD_LONG") != "" }
 

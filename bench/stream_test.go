@@ -160,7 +160,11 @@ func measureStreams(tb testing.TB, kind stream, turns int) (stock, guard time.Du
 		upstream = "h2c://" + upstream
 	}
 	tb.Cleanup(tr.CloseIdleConnections)
-	addrs := sites(tb, upstream, "")
+	options := "" // as they are measured
+	if !long() {
+		options = unlimited
+	}
+	addrs := sites(tb, upstream, options)
 	client := &http.Client{Transport: tr}
 	var times [2][]time.Duration
 	for turn := range turns + 10 {

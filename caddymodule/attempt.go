@@ -266,7 +266,7 @@ func (a *attempt) evidence(v *connView) health.Evidence {
 	}
 	ev.Client, ev.Awaited = a.clientErr(), a.awaited(v)
 	if a.inBody {
-		ev.Delayed = time.Duration(a.delayed.Load())
+		ev.Delayed = a.delayedBy()
 	}
 	ev.Answered = a.responded.Load()
 	if v == nil {
@@ -274,6 +274,6 @@ func (a *attempt) evidence(v *connView) health.Evidence {
 	}
 	ev.Connected = true
 	ev.Conn, ev.SentBefore, ev.ReceivedBefore = v.conn, v.sent, v.received
-	ev.Reused, ev.Idle, ev.Multiplexed = v.reused, v.idle, v.multiplexed
+	ev.Reused, ev.Idle, ev.Multiplexed, ev.Shunned = v.reused, v.idle, v.multiplexed, v.shunned
 	return ev
 }

@@ -32,8 +32,9 @@ func (ex *exchange) uploadsOn() bool {
 
 // beforeHeader is called before the header of an answer is sent. Of an upload
 // whose length is unknown net/http would first read a part, however long that
-// takes; the rest of a small one it would read and close, while the transport is
-// still passing it on, which breaks off the exchange with the upstream.
+// takes; a rest that has become small by the time the answer's first bytes go out it
+// would read and close, while the transport is still passing it on, which breaks off
+// the exchange with the upstream.
 func (ex *exchange) beforeHeader(w http.ResponseWriter, status int) {
 	if status < http.StatusOK || !ex.uploading() {
 		return
@@ -41,7 +42,7 @@ func (ex *exchange) beforeHeader(w http.ResponseWriter, status int) {
 	ex.early = ex.early || ex.uploadsOn()
 	r := ex.request
 	missing := r.ContentLength - ex.body.taken.Load()
-	if r.ContentLength < 0 || missing > 0 && missing <= readByServer {
+	if r.ContentLength < 0 || missing > 0 {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		ex.endConnection(w)
 	}

@@ -142,6 +142,44 @@ func TestEarlyAnswersOfSmallUploadsAreWhole(t *testing.T) {
 	}
 }
 
+// TestEarlyAnswersGrow: the header comes while much of the upload is missing, the body
+// when little is, which net/http would wait for.
+func TestEarlyAnswersGrow(t *testing.T) {
+	const size, begin, most = 700 << 10, 100 << 10, 600 << 10
+	passed := make(chan struct{})
+	s := serve(t, guarded+" "+tcpOrigin(t, func(c net.Conn) {
+		req, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		_, _ = io.CopyN(io.Discard, req.Body, begin)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n")
+		passed <- struct{}{}
+		_, _ = io.CopyN(io.Discard, req.Body, most-begin)
+		_, _ = io.WriteString(c, "hello")
+		_, _ = io.Copy(io.Discard, req.Body)
+	}))
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, _ = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", s.addr, size)
+	_, _ = conn.Write(make([]byte, begin))
+	receive(t, "the answer's header", passed)
+	_, _ = conn.Write(make([]byte, most-begin))
+	// The rest is not sent before the answer has come.
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil || string(body) != "hello" {
+		t.Errorf("got %q and %v", body, err)
+	}
+}
+
 // TestEarlyAnswersKeepStreams: over HTTP/2 and HTTP/3 an early answer is whole,
 // too.
 func TestEarlyAnswersKeepStreams(t *testing.T) {

@@ -112,6 +112,9 @@ type exchange struct {
 	// early tells that an answer's header came while the client was uploading,
 	// drained that what came after was read.
 	early, drained bool
+	// unread tells that a response's body did not end by itself: who reads ahead of the
+	// proxy may still be at it.
+	unread bool
 	// writer is what the handler passes on.
 	writer statusWriter
 	// passing tells that the body is longer than what is kept.
@@ -287,7 +290,7 @@ func (c *exchangeContext) note() {
 // ex: one attempt over HTTP/1, without a body, without a fault, answered in
 // full. Such an exchange can serve another request.
 func (ex *exchange) plain() bool {
-	return ex.committed && !ex.upgraded && ex.Attempts() == 1 && ex.Last() == nil &&
+	return ex.committed && !ex.unread && !ex.upgraded && ex.Attempts() == 1 && ex.Last() == nil &&
 		ex.spool == nil && ex.body.ReadCloser == nil && ex.first.abort == nil && ex.first.dog == nil && ex.first.dial == nil &&
 		!ex.first.enlisted && !ex.first.transport.multiplexes
 }

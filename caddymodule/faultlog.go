@@ -112,8 +112,10 @@ func levelOf(f health.Fault, action failover.Action, outcome string) zapcore.Lev
 	switch {
 	case diagnose.Silent(f):
 		return zapcore.WarnLevel // it is the origin that was silent
-	case f.Cause == health.ClientGone, f.Side == health.SideClient:
+	case f.Cause == health.ClientGone, f.Side == health.SideClient && f.Cause == health.Protocol:
 		return zapcore.DebugLevel
+	case f.Side == health.SideClient:
+		return zapcore.InfoLevel // the client has got an error, if it is still there
 	case f.Cause == health.Mismatch && action == failover.Resumed:
 		return zapcore.WarnLevel // clients of one version get no rest from the other
 	case (action == failover.Retried || action == failover.Resumed) && !f.Trip:

@@ -337,3 +337,26 @@ func TestBusyConnectionsStay(t *testing.T) {
 		t.Errorf("got %d connections, want 1", f.dials)
 	}
 }
+
+// A body that the proxy has buffered cannot be sent again by the attempt itself: that the
+// guard has not used the connection must then lead to another attempt, and is no fault of
+// the client.
+func TestShunnedConnectionsOfBufferedBodies(t *testing.T) {
+	const limit = 60 * time.Millisecond
+	f := startForgetful(t, limit, cutReset)
+	site := serve(t, "reset_guard "+join(deadAddr(t), f.ln.Addr().String())+" {\nrequest_buffers 1MiB\nlb_policy first\neject off\n}")
+	client := newClient(t)
+	late := map[int]int{}
+	for i := range 40 {
+		req := newRequest(t, http.MethodPost, site.url("/"), strings.NewReader("order"))
+		req.Header.Set("X-Request-Id", fmt.Sprint(i))
+		status := do(t, client, req).status
+		if len(site.linesWith(t, "gives up idle connections")) > 0 {
+			late[status]++
+		}
+		time.Sleep(2 * limit)
+	}
+	if len(late) != 1 || late[http.StatusOK] == 0 {
+		t.Errorf("statuses once a limit is learned: got %v, want 200 only", late)
+	}
+}

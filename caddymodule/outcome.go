@@ -33,7 +33,7 @@ func (a *attempt) failed(err error) error {
 	a.stop(err)
 	a.conclude(&f)
 	d := a.decide(f)
-	if f.Side == health.SideClient && !d.Retry() {
+	if f.Cause == health.ClientGone || f.Side == health.SideClient && f.Cause == health.Protocol {
 		return a.clientError(f, err)
 	}
 	return &attemptError{fault: f, upstream: a.upstream, retry: d.Retry() || a.transport.policy.Off, err: err}
@@ -139,10 +139,8 @@ func (a *attempt) stop(cause error) {
 func (a *attempt) clientError(f health.Fault, err error) error {
 	var source error
 	switch {
-	case f.Cause == health.Protocol:
-		source = errUnsendable(err)
 	case f.Cause != health.ClientGone:
-		source = caddyhttp.Error(http.StatusRequestTimeout, err)
+		source = errUnsendable(err)
 	case a.ex.spool != nil:
 		source = a.ex.spool.SourceErr()
 	}
@@ -331,6 +329,7 @@ func (a *attempt) BodyStarted() {
 // BodyEnded is called as the response's body has ended. What broke off now has
 // reached the client in part and cannot be mended.
 func (a *attempt) BodyEnded(received int64, err error) {
+	a.ex.unread = a.ex.unread || err != nil
 	if a.relay != nil {
 		a.relay.ended(received, err)
 		return

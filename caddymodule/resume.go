@@ -134,8 +134,7 @@ func (rl *relay) resume(sent int64, err error) (io.ReadCloser, error) {
 		}
 		rest, failed := rl.try(sent)
 		if rest != nil {
-			last := rl.first.ex.Last()
-			last.ResumedBy, last.ResumedAt = rl.cur.upstream, sent
+			rl.first.ex.NoteResumed(rl.cur.upstream, sent)
 			return rest, nil
 		}
 		if failed != nil {
@@ -156,7 +155,7 @@ func (rl *relay) lose(f health.Fault, cause error) {
 	a.stop(cause)
 	a.conclude(&f)
 	a.ex.Note(f, a.upstream, failover.Decision{Action: failover.Resumed})
-	if a.member != nil {
+	if a.member != nil && f.Side != health.SideClient {
 		a.transport.site.app.registry.metrics.of(a.member.Addr()).resumes.Inc()
 	}
 	rl.avoid()

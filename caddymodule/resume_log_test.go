@@ -7,6 +7,8 @@ package caddymodule_test
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -139,4 +141,28 @@ func TestResumeIsCounted(t *testing.T) {
 	} {
 		eventually(t, name, func() bool { return s.metrics(t)[name] == want })
 	}
+}
+
+// A client that leaves while its answer goes on from another origin is no aborted answer,
+// and no fault of that origin.
+func TestResumedAnswerIsLeft(t *testing.T) {
+	content := faultinject.Bytes(8 << 20)
+	one, other := &cutter{etag: `"v1"`, content: content}, &cutter{etag: `"v1"`, content: content}
+	one.cut = everyAnswer(200<<10, 200<<10, cutReset)
+	other.cut = everyAnswer(1<<20, 1<<20, cutStall)
+	a, b := one.start(t), other.start(t)
+	s := serveAdmin(t, "metrics", "reset_guard "+join(a.addr, b.addr)+" {\nlb_policy first\n}")
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", s.addr)
+	if _, err := io.CopyN(io.Discard, conn, 1<<20); err != nil { // the rest comes from b
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	eventually(t, "a line", func() bool { return len(s.faults(t)) >= 1 })
+	m := s.metrics(t)
+	expect(t, "resumes", sumOf(m, "reset_guard_resumes_total"), 1)
+	expect(t, "aborted answers", sumOf(m, "reset_guard_aborted_total"), 0)
 }

@@ -7,8 +7,10 @@ package caddymodule_test
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/resetguard/caddy-resetguard/faultinject"
 )
@@ -45,5 +47,36 @@ func TestTrailersOfFinishedAnswers(t *testing.T) {
 				t.Errorf("got the trailer %q, want %q", sum, tc.trailer)
 			}
 		})
+	}
+}
+
+// quic-go says the same of a malformed trailer of an answer as of a request's.
+func TestTrailersOfHTTP3OriginsAreTheirs(t *testing.T) {
+	var origins []string
+	for range 2 {
+		origins = append(origins, "https://"+startHTTP3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, "hello")
+			_ = http.NewResponseController(w).Flush()
+			if r.URL.Path == "/late" {
+				time.Sleep(100 * time.Millisecond)
+			}
+			w.Header().Set(http.TrailerPrefix+"X-A", "a\x01b")
+		})))
+	}
+	s := serve(t, "reset_guard "+join(origins...)+" {\n transport http {\n versions 3\n tls_insecure_skip_verify\n }\n}")
+	for _, path := range []string{"/", "/late"} {
+		res, _, err := get(t, newClient(t), s.url(path))
+		if res == nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode == http.StatusBadRequest {
+			t.Errorf("%s: an ordinary GET got 400", path)
+		}
+	}
+	for _, l := range s.faults(t) {
+		if l.text("side") == "client" {
+			t.Errorf("the origin's malformed trailer is told as the client's doing")
+		}
 	}
 }

@@ -243,6 +243,16 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// delayedBy is for how long the client did not take what had come, if that is a good
+// part of the time: a large download comes to a second now and then.
+func (a *attempt) delayedBy() time.Duration {
+	const part = 4
+	if d := time.Duration(a.delayed.Load()); d >= time.Since(a.began)/part {
+		return d
+	}
+	return 0
+}
+
 // limitHandshake gives the TLS handshake the time that stall allows, if the
 // operator has set no other.
 func limitHandshake(ht *http.Transport, p *failover.Policy) {

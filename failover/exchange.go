@@ -223,6 +223,17 @@ func (e *Exchange) Note(f health.Fault, upstream string, d Decision) {
 	e.records = append(e.records, Record{Fault: f, At: time.Now(), Upstream: upstream, Attempt: e.attempts, Decision: d})
 }
 
+// NoteResumed tells, of the latest break of the response, who went on with it and after
+// how many bytes of its body.
+func (e *Exchange) NoteResumed(by string, at int64) {
+	for i := len(e.records) - 1; i >= 0; i-- {
+		if r := &e.records[i]; r.Cause != health.Mismatch {
+			r.ResumedBy, r.ResumedAt = by, at
+			return
+		}
+	}
+}
+
 // MarkTried makes the next attempt avoid upstream.
 func (e *Exchange) MarkTried(upstream string) {
 	e.lastTried = upstream

@@ -54,6 +54,8 @@ type Evidence struct {
 	Answered bool
 	// InBody tells that the response's header had been received.
 	InBody bool
+	// Shunned tells that this side closed the connection before the request was sent.
+	Shunned bool
 
 	// Awaited is for how long the client had been silent, in the middle of its
 	// request's body, when the attempt ended; 0 if it was not waited for.
@@ -63,11 +65,16 @@ type Evidence struct {
 	Delayed time.Duration
 }
 
-// clientPause is how long a client must have been waited for until an origin's limit
-// of time is taken for the reason of what follows. Servers' limits are seconds; a
-// network's pauses are rarely half of one (RFC 6298: the first retransmission comes
-// after a second, later ones after the measured round trip).
-const clientPause = 500 * time.Millisecond
+const (
+	// clientPause is how long a client must have been waited for until an origin's limit
+	// of time may be the reason of what follows. Servers' limits are seconds; a network's
+	// pauses are rarely half of one (RFC 6298: the first retransmission comes after a
+	// second, later ones after the measured round trip).
+	clientPause = 500 * time.Millisecond
+	// clientSilence is how long until it most probably is. Few people's uploads pause for
+	// so long, and servers' usual limits are longer (Apache 20 s, nginx 60 s).
+	clientSilence = 5 * time.Second
+)
 
 // Classify turns a failed attempt into a Fault. The rules and their order are
 // those of HEALTH.md section 3.3; what the client did comes before anything an
@@ -92,7 +99,7 @@ func Classify(err error, ev Evidence) Fault {
 	case ev.Context != nil:
 		f.Cause, f.Side, f.Weight, f.Safety = Timeout, SideProxy, 0, Never
 		return f
-	case isUnsendable(err), isGivenUp(err, ev):
+	case !ev.InBody && isUnsendable(err), isGivenUp(err, ev):
 		// net/http would not put the client's request on any wire.
 		f.Cause, f.Side, f.Weight, f.Safety = Protocol, SideClient, 0, Never
 		return f
@@ -249,7 +256,7 @@ func isHangup(err error, ev Evidence) bool {
 // connection failed is told by the connection's own first event, which is not this.
 func isGivenUp(err error, ev Evidence) bool {
 	var op *net.OpError
-	return ev.Conn != nil && !ev.Multiplexed && !ev.InBody && !ev.Answered && ev.Conn.End().Kind == EndLocal &&
+	return ev.Conn != nil && !ev.Multiplexed && !ev.InBody && !ev.Answered && !ev.Shunned && ev.Conn.End().Kind == EndLocal &&
 		errors.Is(err, net.ErrClosed) && errors.As(err, &op) && op.Op == "read"
 }
 
@@ -271,19 +278,23 @@ func endOf(f Fault, ev Evidence) EndKind {
 }
 
 // shareWithClient recognises what a client's timing can bring about: servers end an
-// upload of which nothing comes for a while, and an answer that is not taken. And by
-// what it asks: some servers repeat it in their answer's header, which has a limit.
+// upload of which nothing comes for a while, and an answer that is not taken; and so does
+// this side's own limit of time. And by what it asks: some servers repeat it in their
+// answer's header, which has a limit.
 func (f Fault) shareWithClient(ev Evidence) Fault {
 	switch {
 	case f.Cause == Protocol:
 		f.Provoked = isTooLarge(f.Err)
 	case f.Cause != Reset && f.Cause != Closed && f.Cause != Timeout, f.Safety == Unsent, f.Safety == Unprocessed:
 	case ev.InBody:
-		f.Provoked = ev.Delayed >= clientPause || !ev.Uploaded
+		f.Provoked = ev.Delayed >= clientPause || !ev.Uploaded && !ev.Multiplexed
 	case !ev.Watched: // FastCGI, of which Caddy reads no answer before all is sent
 		f.Provoked = !ev.Uploaded
-	case ev.Awaited >= clientPause && !ev.Answered:
+	case ev.Answered, ev.Awaited < clientPause:
+	case ev.Awaited >= clientSilence, f.Cause == Timeout:
 		f.Side, f.Weight = SideClient, 0
+	default:
+		f.Provoked = true
 	}
 	return f
 }
