@@ -133,6 +133,10 @@ func (a *attempt) stop(cause error) {
 	}
 }
 
+// readEnds is how much later than the request's context the read of its body may end: over
+// HTTP/1 that is ended by the error of the read, before the reader has it.
+const readEnds = 50 * time.Millisecond
+
 // clientError makes Caddy's proxy treat the error as the client's: it answers
 // 499 and does not count it against the origin. A client that can still be
 // answered gets its answer from our handler, or, without one, from Caddy.
@@ -142,7 +146,7 @@ func (a *attempt) clientError(f health.Fault, err error) error {
 	case f.Cause != health.ClientGone:
 		source = errUnsendable(err)
 	case a.ex.spool != nil:
-		source = a.ex.spool.SourceErr()
+		source = a.ex.spool.SourceErrWithin(readEnds)
 	}
 	if answerable(source) {
 		if !a.ex.handled {

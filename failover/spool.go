@@ -12,6 +12,7 @@ import (
 	"math"
 	"net/http"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -160,6 +161,27 @@ func (s *Spool) Overflow() error {
 func (s *Spool) SourceErr() error {
 	s.mu.Lock()
 	defer s.unlock()
+	return s.sourceErrLocked()
+}
+
+// SourceErrWithin is SourceErr after a read of the client that is under way, for which
+// it waits so long: what has ended the request may be about to end that read.
+func (s *Spool) SourceErrWithin(patience time.Duration) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.flight {
+		late := false
+		timer := time.AfterFunc(patience, func() {
+			s.mu.Lock()
+			late = true
+			s.mu.Unlock()
+			s.cond.Broadcast()
+		})
+		defer timer.Stop()
+		for s.flight && !late && !s.closed {
+			s.cond.Wait()
+		}
+	}
 	return s.sourceErrLocked()
 }
 

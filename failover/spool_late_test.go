@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // A reader that waits for a read of the source wakes up when it is fenced, also
@@ -300,4 +301,28 @@ func TestSpoolSettle(t *testing.T) {
 		gate.give <- spoolGift{"late", nil}
 		<-settled
 	})
+}
+
+// The error of a read that is under way is waited for, but not for long.
+func TestSpoolSourceErrWithin(t *testing.T) {
+	for _, tc := range []struct {
+		comes, took time.Duration
+		want        error
+	}{
+		{10 * time.Millisecond, 10 * time.Millisecond, errSpoolClient},
+		{time.Second, 50 * time.Millisecond, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			src, ended := io.Pipe()
+			s := newTestSpool(t, src, spoolInMemory)
+			read := spoolGo(mustSpoolReader(t, s), 10)
+			synctest.Wait() // the read is under way
+			began := time.Now()
+			time.AfterFunc(tc.comes, func() { _ = ended.CloseWithError(errSpoolClient) })
+			if err := s.SourceErrWithin(50 * time.Millisecond); err != tc.want || time.Since(began) != tc.took {
+				t.Errorf("got %v after %v, want %v after %v", err, time.Since(began), tc.want, tc.took)
+			}
+			<-read
+		})
+	}
 }
