@@ -60,6 +60,8 @@ func (s *adminServer) reload(tb testing.TB, directives string) {
 func (s *adminServer) tryLoad(tb testing.TB, directives string) error {
 	tb.Helper()
 	defer caddymodule.OnlyInjectedPressureForTest(0)
+	defer awaitOneListener(tb, s.addr)
+	defer awaitOneListener(tb, s.admin)
 	return caddy.Load(adapt(tb, fmt.Sprintf(`{
 	admin %s
 	persist_config off

@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +106,27 @@ func (s *server) load(tb testing.TB, config []byte) {
 			tb.Errorf("stopping Caddy: %v", err)
 		}
 	})
+}
+
+// awaitOneListener waits after a reload until nobody but the new configuration listens at
+// addr. On Linux each has a socket of its own there (SO_REUSEPORT), and the kernel resets
+// what waits to be accepted by the old one as that is closed. Another process may have a
+// socket there, too: after a while it goes on all the same.
+func awaitOneListener(tb testing.TB, addr string) {
+	tb.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	n, convErr := strconv.Atoi(port)
+	if err != nil || convErr != nil {
+		tb.Fatal(addr, err, convErr)
+	}
+	listens := regexp.MustCompile(fmt.Sprintf(`(?m)^ *\d+: [0-9A-F]+:%04X [0-9A-F]+:0000 0A `, n))
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		four, _ := os.ReadFile("/proc/net/tcp") // neither is there on other systems
+		six, _ := os.ReadFile("/proc/net/tcp6")
+		if len(listens.FindAll(four, -1))+len(listens.FindAll(six, -1)) <= 1 {
+			return
+		}
+	}
 }
 
 func adapt(tb testing.TB, caddyfile string) []byte {
