@@ -153,7 +153,6 @@ func TestReloadToSmallerPoolFreesWhatExceeds(t *testing.T) {
 	if err := caddy.Load(s.config([]string{a, s.bad.Addr(), worse.Addr()}), true); err != nil {
 		t.Fatal(err)
 	}
-	awaitOneListener(t, s.addr)
 	eventually(t, "one is free", func() bool {
 		s.ask(1)
 		return len(s.told(t, "upstream restored")) > 0
