@@ -55,13 +55,14 @@ func (s *adminServer) reload(tb testing.TB, directives string) {
 	if err := s.tryLoad(tb, directives); err != nil {
 		tb.Fatalf("loading the configuration: %v", err)
 	}
+	awaitOneListener(tb, s.addr)
+	awaitOneListener(tb, s.admin)
 }
 
+// tryLoad does not wait until the old configuration has let go of the addresses.
 func (s *adminServer) tryLoad(tb testing.TB, directives string) error {
 	tb.Helper()
 	defer caddymodule.OnlyInjectedPressureForTest(0)
-	defer awaitOneListener(tb, s.addr)
-	defer awaitOneListener(tb, s.admin)
 	return caddy.Load(adapt(tb, fmt.Sprintf(`{
 	admin %s
 	persist_config off

@@ -339,7 +339,9 @@ func TestReloadUnderLimit(t *testing.T) {
 	s := serveAdmin(t, "", site)
 	quiet(t, 0)
 	_, wait := b.fill(t, s.server, "/hold")
-	s.reload(t, site)
+	if err := s.tryLoad(t, site); err != nil {
+		t.Fatal(err)
+	}
 	client := newClient(t)
 	eventually(t, "an answer of the new configuration", func() bool { // the old one resets what it has just accepted
 		res, err := client.Get(s.url("/hold"))

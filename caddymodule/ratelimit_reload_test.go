@@ -98,6 +98,7 @@ func TestFailedStartKeepsTheCounters(t *testing.T) {
 			t.Fatal("a configuration was loaded whose port is taken")
 		}
 	}
+	awaitOneListener(t, s.addr)
 	expect(t, "status after failed reloads", s.get(t, "/", header...).status, http.StatusTooManyRequests)
 	s.reload(t, fmt.Sprintf(site, 9))
 	expect(t, "status after a good one", s.get(t, "/", header...).status, http.StatusTooManyRequests)
